@@ -1,0 +1,147 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"gateway/internal/load"
+)
+
+// told runs promtool on files of deploy/prometheus.
+func told(t *testing.T, args ...string) {
+	t.Helper()
+	cmd := exec.Command("promtool", args...)
+	cmd.Dir = "../../deploy/prometheus"
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("promtool %s (Debian package prometheus): %v\n%s", strings.Join(args, " "), err, text)
+	}
+}
+
+func TestPrometheusLikesTheRules(t *testing.T) {
+	told(t, "check", "config", "prometheus.yml")
+	told(t, "check", "rules", "rules.yml")
+	told(t, "test", "rules", "rules_test.yml")
+}
+
+func TestEachAlertFiresInATest(t *testing.T) {
+	rules, err := os.ReadFile("../../deploy/prometheus/rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests, err := os.ReadFile("../../deploy/prometheus/rules_test.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	alerts := regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(string(rules), -1)
+	if len(alerts) < 10 {
+		t.Errorf("%d alerts", len(alerts))
+	}
+	for _, a := range alerts {
+		fires := regexp.MustCompile(`- alertname: ` + a[1] + `\n.*\n +exp_alerts:\n +- exp_labels`)
+		if !fires.Match(tests) {
+			t.Errorf("%s never fires in rules_test.yml", a[1])
+		}
+	}
+}
+
+// everything is a gateway with everything switched on, one of whose routes has
+// been used.
+func everything(t *testing.T) *child {
+	t.Helper()
+	dir := t.TempDir()
+	writeCertificate(t, filepath.Join(dir, "a.pem"), filepath.Join(dir, "a.key"))
+	c := runs(t, fmt.Sprintf(`
+[tls]
+certificates = [{ cert = "%[2]s/a.pem", key = "%[2]s/a.key" }]
+[redis]
+url = "redis://%[1]s"
+[cache]
+redis = true
+[upstream.app]
+servers = ["%[1]s"]
+[limit.api]
+rate = "10/s"
+[dependency.redis]
+url = "redis://%[1]s"
+[[route]]
+upstream = "app"
+limit = "api"
+cache = true
+compress = true
+`, load.FreeAddress(t), dir))
+	// A route that nobody has used has no series; an answer is counted when it
+	// has been written.
+	get(t, "http://"+c.address()+"/")
+	c.until("the request is counted", func() bool {
+		_, text := c.ask("GET", "/metrics")
+		return strings.Contains(text, "\ngateway_http_requests_total{")
+	})
+	return c
+}
+
+// metricNames are the names that samples in the text may have.
+func metricNames(t *testing.T, text string) map[string]bool {
+	t.Helper()
+	exist := map[string]bool{"up": true}
+	for _, m := range regexp.MustCompile(`(?m)^# TYPE (\S+) (\S+)$`).FindAllStringSubmatch(text, -1) {
+		exist[m[1]] = true
+		if m[2] == "histogram" {
+			exist[m[1]+"_bucket"], exist[m[1]+"_sum"], exist[m[1]+"_count"] = true, true, true
+		}
+	}
+	if len(exist) < 40 {
+		t.Fatalf("%d metrics", len(exist))
+	}
+	return exist
+}
+
+// TestBoardsAndRulesUseMetricsThatExist compares the names in what is deployed
+// beside the gateway with those that a gateway offers.
+func TestBoardsAndRulesUseMetricsThatExist(t *testing.T) {
+	_, text := everything(t).ask("GET", "/metrics")
+	exist := metricNames(t, text)
+	names := regexp.MustCompile(`\b(gateway|process|go)_[a-z_]+\b`)
+	for _, file := range []string{"prometheus/rules.yml", "prometheus/rules_test.yml", "grafana/gateway.json"} {
+		text, err := os.ReadFile("../../deploy/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(file, ".json") && !json.Valid(text) {
+			t.Errorf("%s is no JSON", file)
+		}
+		found := names.FindAllString(string(text), -1)
+		slices.Sort(found)
+		for _, name := range slices.Compact(found) {
+			if !exist[name] {
+				t.Errorf("%s uses %s, which does not exist", file, name)
+			}
+		}
+	}
+}
+
+func TestDeployedConfigurationsAreValid(t *testing.T) {
+	text, err := os.ReadFile("../../deploy/kubernetes/gateway.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, found := bytes.Cut(text, []byte("  config.toml: |\n"))
+	if !found {
+		t.Fatal("no configuration in the ConfigMap")
+	}
+	text, _, _ = bytes.Cut(text, []byte("\n---\n"))
+	path := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(path, bytes.ReplaceAll(text, []byte("\n    "), []byte("\n")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := command(t, "check", "--config", path); r.status != 0 {
+		t.Errorf("the ConfigMap's configuration: %s%s", r.stdout, r.stderr)
+	}
+}

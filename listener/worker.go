@@ -1,0 +1,213 @@
+package listener
+
+import (
+	"runtime/debug"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"gateway/exchange"
+	"gateway/internal/clock"
+	"gateway/internal/nonblock"
+	"gateway/wire"
+)
+
+// workers are the goroutines that serve requests of connections that loops
+// watch: as many as there are requests under way, and some that wait for more.
+type workers struct {
+	front *Front
+	mu    sync.Mutex
+	idle  []*worker // a stack: the one used last is on top, its memory still in a cache
+}
+
+// worker serves one request after the other, of whatever connection has one.
+type worker struct {
+	front *Front
+	wake  chan *sleeper // nil ends the worker
+	since int64         // when it became idle
+	conn  *Conn         // of the last connection, nil when that has kept it
+	mem   *buffer       // what is read into
+}
+
+// workerRest is how long a worker without work is kept.
+const workerRest = int64(sweepInterval) * 8
+
+// dispatch gives a connection that has something to say to a worker. It never
+// waits.
+func (p *workers) dispatch(s *sleeper) {
+	p.mu.Lock()
+	if top := len(p.idle) - 1; top >= 0 {
+		w := p.idle[top]
+		p.idle[top] = nil
+		p.idle = p.idle[:top]
+		p.mu.Unlock()
+		w.wake <- s // has room: whoever takes a worker from the stack sends once
+		return
+	}
+	p.mu.Unlock()
+	w := &worker{front: p.front, wake: make(chan *sleeper, 1)}
+	go w.run(s)
+}
+
+// trim ends the workers that had nothing to do since before the given time.
+func (p *workers) trim(before int64) {
+	p.mu.Lock()
+	n := 0
+	for n < len(p.idle) && p.idle[n].since <= before {
+		p.idle[n].wake <- nil
+		n++
+	}
+	left := copy(p.idle, p.idle[n:])
+	clear(p.idle[left:])
+	p.idle = p.idle[:left]
+	p.mu.Unlock()
+}
+
+// run is the worker's goroutine.
+func (w *worker) run(s *sleeper) {
+	for s != nil && w.serve(s) {
+		w.since = clock.Coarse()
+		p := &w.front.workers
+		p.mu.Lock()
+		p.idle = append(p.idle, w)
+		p.mu.Unlock()
+		s = <-w.wake
+	}
+	if w.mem != nil {
+		w.mem.keep = false
+		w.mem.release()
+	}
+}
+
+// serve reads and answers what the connection has to say, until it sleeps or
+// ends. It reports whether the worker can go on.
+func (w *worker) serve(s *sleeper) (ok bool) {
+	defer func() {
+		// One connection's bug must not end the process.
+		if p := recover(); p != nil {
+			w.front.log.Error("panic in connection", "listener", s.socket.address.String(), "panic", p, "stack", string(debug.Stack()))
+			w.lose(s)
+		}
+	}()
+	if w.mem == nil {
+		w.mem = acquireBuffer()
+		w.mem.keep = true
+	}
+	for {
+		b := w.mem.b[:cap(w.mem.b)]
+		hung := s.state.Load()&hungup != 0
+		n, errno := nonblock.Read(int(s.fd), b)
+		switch {
+		case errno == unix.EINTR:
+			continue
+		case errno == unix.EAGAIN:
+			if hung {
+				s.state.And(^hungup) // there is no end to be read: never go round for it
+			}
+			if s.sleep() {
+				return true
+			}
+			continue
+		case errno != 0 || n == 0:
+			s.end()
+			return true
+		}
+		w.mem.b = b[:n]
+		if !w.requests(s) {
+			return true
+		}
+		// A read that did not fill the buffer has emptied the socket.
+		if n < len(b) && s.sleep() {
+			return true
+		}
+	}
+}
+
+// requests serves the requests in the buffer. After false the connection has
+// ended, or goes its own way.
+func (w *worker) requests(s *sleeper) bool {
+	c := w.conn
+	if c == nil {
+		c = newConn(w.front, w.front.settings.Load())
+		w.conn = c
+	}
+	if c.sleeper != s {
+		c.rouse(s)
+	}
+	c.rest, c.restMem = w.mem.b, w.mem
+	c.arrived = clock.Mono()
+	for len(c.rest) > 0 {
+		if !c.plain(false) {
+			w.part(c)
+			return false
+		}
+		s.used = true
+		c.serve(exchange.Done)
+		if c.last || c.sleeper == nil {
+			w.part(c)
+			return false
+		}
+	}
+	return true
+}
+
+// part ends the connection, or makes it an ordinary one and serves it to its
+// end.
+func (w *worker) part(c *Conn) {
+	s := c.sleeper
+	if s != nil && c.last && (c.answer.failed || !c.linger && len(c.rest) == 0 && !c.readable()) {
+		c.sleeper = nil
+		c.keepRest(nil)
+		s.end()
+		if c.body.absent {
+			return
+		}
+		w.conn = nil // somebody may still want to abort a body
+		return
+	}
+	// The connection takes its memory with it.
+	w.conn = nil
+	if c.restMem == w.mem {
+		w.mem.keep = false
+		w.mem = nil
+	}
+	c.carryOn()
+}
+
+// lose ends a connection after a panic, with whatever the worker has.
+func (w *worker) lose(s *sleeper) {
+	c := w.conn
+	w.conn, w.mem = nil, nil
+	if c != nil && c.sleeper == nil && !c.steady.direct {
+		c.end() // it has become an ordinary one meanwhile
+		return
+	}
+	if c == nil || c.sleeper != s {
+		if s.state.Load()&gone == 0 {
+			s.end()
+		}
+		return
+	}
+	c.land()
+	c.sleeper = nil
+	s.end()
+}
+
+// plain takes the next request from what has been received, if it is one that
+// needs no patience: a whole head without a fault, without an upgrade and
+// without a wait for 100 Continue, and its whole body. With patience, any body
+// will do: it is read later.
+func (c *Conn) plain(patience bool) bool {
+	o := c.front.settings.Load()
+	x := exchange.Acquire()
+	q := &x.Request
+	n, fault := q.Parse(c.rest, &o.limits)
+	if fault != wire.NoFault || n == 0 || q.Upgrade != nil || q.Expect ||
+		!patience && (q.Length < 0 || q.Length > int64(len(c.rest)-n)) {
+		exchange.Release(x)
+		return false
+	}
+	c.o, c.x = o, x
+	c.keepRest(c.rest[n:])
+	return true
+}

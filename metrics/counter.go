@@ -1,0 +1,105 @@
+package metrics
+
+import (
+	"math"
+	"math/bits"
+	"runtime"
+	"sync/atomic"
+	"unsafe"
+)
+
+// stripes is the number of cells over which a counter spreads, so that cores
+// do not fight for one cache line: a power of two from 8 to 32, if possible at
+// least twice the number of goroutines that can run at once.
+var stripes = 1 << bits.Len(uint(min(max(8, 2*runtime.GOMAXPROCS(0)), 32)-1))
+
+// stripe is the caller's stripe, to be reduced modulo a number of cells. It is
+// taken from the address of the stack: goroutines that run at the same time
+// have different stacks, and one goroutine stays with its cell, which its
+// core's cache therefore holds. (Measured on 2 cores, in ns per increment on
+// one core and on both: this 3.0 and 1.4, a random stripe 8.4 and 6.8, a token
+// from a sync.Pool 14 and 7, a single cell 2.7 and 4.1.)
+func stripe() uintptr {
+	var here byte
+	const golden = 0x9E3779B97F4A7C15 // spreads addresses that differ in few bits
+	return uintptr(uint64(uintptr(unsafe.Pointer(&here))>>10) * golden >> 32)
+}
+
+// cell is a cache line of its own.
+type cell struct {
+	n atomic.Uint64
+	_ [56]byte
+}
+
+// Counter is a number that only grows.
+type Counter struct{ cells []cell }
+
+func newCounter() *Counter { return &Counter{make([]cell, stripes)} }
+
+// Inc adds one. It allocates nothing and takes no lock.
+func (c *Counter) Inc() { c.Add(1) }
+
+// Add adds n. It allocates nothing and takes no lock.
+func (c *Counter) Add(n uint64) {
+	c.cells[stripe()&uintptr(len(c.cells)-1)].n.Add(n)
+}
+
+// Value is the sum of what was added.
+func (c *Counter) Value() uint64 {
+	var sum uint64
+	for i := range c.cells {
+		sum += c.cells[i].n.Load()
+	}
+	return sum
+}
+
+func (c *Counter) appendTo(b []byte, name, labels string) []byte {
+	return appendUint(b, name, labels, c.Value())
+}
+
+// Level is a number that many raise and lower, such as of requests in flight.
+// Its cells hold two's complement: only their sum means something.
+type Level Counter
+
+// Inc adds one. It allocates nothing and takes no lock.
+func (l *Level) Inc() { l.Add(1) }
+
+// Dec takes one away. It allocates nothing and takes no lock.
+func (l *Level) Dec() { l.Add(-1) }
+
+// Add adds n, which may be negative. It allocates nothing and takes no lock.
+func (l *Level) Add(n int64) { (*Counter)(l).Add(uint64(n)) }
+
+// Value is the level. While others change it, it may be off by what they are
+// doing, even below zero.
+func (l *Level) Value() int64 { return int64((*Counter)(l).Value()) }
+
+func (l *Level) appendTo(b []byte, name, labels string) []byte {
+	return appendFloat(b, name, labels, float64(l.Value()))
+}
+
+// Gauge is a number that is set.
+type Gauge struct{ bits atomic.Uint64 }
+
+// Set replaces the value.
+func (g *Gauge) Set(v float64) { g.bits.Store(math.Float64bits(v)) }
+
+// Value is what was set last, 0 at first.
+func (g *Gauge) Value() float64 { return math.Float64frombits(g.bits.Load()) }
+
+func (g *Gauge) appendTo(b []byte, name, labels string) []byte {
+	return appendFloat(b, name, labels, g.Value())
+}
+
+// function is a value that is asked for.
+type function struct {
+	f atomic.Pointer[func() float64]
+}
+
+func (f *function) appendTo(b []byte, name, labels string) []byte {
+	value := f.f.Load()
+	if value == nil { // registered this very moment
+		return b
+	}
+	return appendFloat(b, name, labels, (*value)())
+}

@@ -1,0 +1,251 @@
+package middleware
+
+import (
+	"math/rand/v2"
+	"net/netip"
+
+	"gateway/exchange"
+	"gateway/internal/unit"
+	"gateway/tracing"
+	"gateway/wire"
+)
+
+// Identity finds out who is asking, and under which id the request is known,
+// and tells the origin both.
+//
+// What clients say about themselves is believed only when the peer, the other
+// end of the connection, is a trusted proxy. The peer on a Unix socket always
+// is: the socket's permissions let it in, no client reaches it past a proxy,
+// and without its word there would be no address at all. Trusted proxies must
+// themselves write, or remove, every field of X-Forwarded-* and Forwarded that
+// a client could send through them.
+type Identity struct {
+	trusted addresses
+	tracer  *tracing.Tracer
+}
+
+// NewIdentity builds the stage for these trusted proxies. tracer is nil when no
+// request is traced.
+func NewIdentity(trusted []unit.Prefix, tracer *tracing.Tracer) *Identity {
+	return &Identity{trusted: newAddresses(trusted), tracer: tracer}
+}
+
+const (
+	maxHops = 32  // entries of X-Forwarded-For that are looked at, from the right
+	maxID   = 128 // bytes of a request id that is kept
+)
+
+// Before sets x.Addr, x.Trusted, x.Scheme, x.ID, x.TraceID and x.Trace. A head that was
+// refused (x.Fault) is not looked into.
+func (d *Identity) Before(x *exchange.Exchange) {
+	if d == nil {
+		return
+	}
+	x.Addr = plain(x.Peer.Addr())
+	x.Trusted = !x.Addr.IsValid() || d.trusted.contains(x.Addr)
+	x.Scheme = "http"
+	if x.Secure {
+		x.Scheme = "https"
+	}
+	readable := x.Fault == wire.NoFault
+	h := &x.Request.Header
+	if x.Trusted && readable {
+		if h.Has(wire.XForwardedFor) {
+			x.Addr = d.walk(h, x.Addr)
+		}
+		if scheme := forwardedScheme(h); scheme != "" {
+			x.Scheme = scheme
+		}
+		x.ID = only(h, wire.XRequestID)
+		if !validID(x.ID) {
+			x.ID = nil
+		}
+	}
+	if x.ID == nil {
+		var id [32]byte
+		appendHex(appendHex(id[:0], rand.Uint64()), rand.Uint64())
+		x.ID = x.Keep(id[:])
+	}
+	if readable {
+		if parent := only(h, wire.Traceparent); validParent(parent) {
+			x.TraceID = parent[3:35]
+			x.Trace = d.tracer.Begin(x.TraceID, parent[36:52], fromHex(parent[54])&sampled != 0, x.Trusted)
+			return
+		}
+	}
+	var id [32]byte
+	appendHex(appendHex(id[:0], randomNonZero()), rand.Uint64())
+	x.TraceID = x.Keep(id[:])
+	x.Trace = d.tracer.Begin(x.TraceID, nil, false, false)
+}
+
+// walk follows X-Forwarded-For from the trusted peer towards the client, over
+// all its lines from right to left, and returns the first address that is not
+// a trusted proxy's. It ends early, at the last address that it could read,
+// when an entry is no address or there are too many.
+func (d *Identity) walk(h *wire.Header, addr netip.Addr) netip.Addr {
+	hops := 0
+	for i := h.Len() - 1; i >= 0; i-- {
+		_, list, id, ok := h.Field(i)
+		if !ok || id != wire.XForwardedFor {
+			continue
+		}
+		for len(list) > 0 {
+			var entry []byte
+			list, entry = cutLast(list)
+			if len(entry) == 0 {
+				continue // RFC 9110 section 5.6.1.2
+			}
+			next, ok := parseNode(entry)
+			if hops++; !ok || hops > maxHops {
+				return addr
+			}
+			addr = next
+			if !d.trusted.contains(addr) {
+				return addr
+			}
+		}
+	}
+	return addr
+}
+
+// cutLast splits the last element, without white space around it, from a list.
+func cutLast(list []byte) (before, last []byte) {
+	at := len(list)
+	for at > 0 && list[at-1] != ',' {
+		at--
+	}
+	return list[:max(at-1, 0)], trim(list[at:])
+}
+
+func trim(b []byte) []byte {
+	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
+		b = b[1:]
+	}
+	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// forwardedScheme is what X-Forwarded-Proto says, "" when it says nothing that
+// is known. Of a list the last counts: the peer wrote it.
+func forwardedScheme(h *wire.Header) string {
+	_, value := cutLast(last(h, wire.XForwardedProto))
+	switch {
+	case equalFold(value, "https"):
+		return "https"
+	case equalFold(value, "http"):
+		return "http"
+	}
+	return ""
+}
+
+// last is the value of the last field with this id, nil without one.
+func last(h *wire.Header, id wire.FieldID) (value []byte) {
+	if !h.Has(id) {
+		return nil
+	}
+	for i := h.Next(id, 0); i >= 0; i = h.Next(id, i+1) {
+		_, value, _, _ = h.Field(i)
+	}
+	return value
+}
+
+// only is the value of the one field with this id, nil when there is none or
+// more than one.
+func only(h *wire.Header, id wire.FieldID) []byte {
+	if !h.Has(id) {
+		return nil
+	}
+	i := h.Next(id, 0)
+	if i < 0 || h.Next(id, i+1) >= 0 {
+		return nil
+	}
+	_, value, _, _ := h.Field(i)
+	return value
+}
+
+// validID reports whether a request id can be kept: 1 to 128 letters, digits
+// and . _ ~ + / = -
+func validID(id []byte) bool {
+	if len(id) == 0 || len(id) > maxID {
+		return false
+	}
+	for _, c := range id {
+		switch {
+		case c|0x20 >= 'a' && c|0x20 <= 'z', c >= '0' && c <= '9':
+		case c == '.', c == '_', c == '~', c == '+', c == '/', c == '=', c == '-':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// validParent reports whether value is a traceparent: of version 00, or of a
+// later one that begins like it (W3C Trace Context section 4).
+func validParent(value []byte) bool {
+	if len(value) < 55 || !lowerHex(value[:2]) || value[0] == 'f' && value[1] == 'f' ||
+		value[2] != '-' || value[35] != '-' || value[52] != '-' || !lowerHex(value[53:55]) {
+		return false
+	}
+	if len(value) > 55 && (value[0] == '0' && value[1] == '0' || value[55] != '-') {
+		return false
+	}
+	trace, parent := value[3:35], value[36:52]
+	return lowerHex(trace) && lowerHex(parent) && !zeros(trace) && !zeros(parent)
+}
+
+func lowerHex(b []byte) bool {
+	for _, c := range b {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+func zeros(b []byte) bool {
+	for _, c := range b {
+		if c != '0' {
+			return false
+		}
+	}
+	return true
+}
+
+// randomNonZero is a random number for ids that may not be all zeros. The
+// runtime's generator is ChaCha8, seeded by the system, one for each thread:
+// no lock, no system call, and ids cannot be guessed from others.
+func randomNonZero() uint64 {
+	for {
+		if n := rand.Uint64(); n != 0 {
+			return n
+		}
+	}
+}
+
+// appendHex appends 16 hexadecimal digits.
+func appendHex(dst []byte, n uint64) []byte {
+	for shift := 60; shift >= 0; shift -= 4 {
+		dst = append(dst, "0123456789abcdef"[n>>shift&15])
+	}
+	return dst
+}
+
+// equalFold compares with lower-case text without regard to case in ASCII.
+func equalFold(b []byte, lower string) bool {
+	if len(b) != len(lower) {
+		return false
+	}
+	for i, c := range b {
+		if c >= 'A' && c <= 'Z' {
+			c |= 0x20
+		}
+		if c != lower[i] {
+			return false
+		}
+	}
+	return true
+}

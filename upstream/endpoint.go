@@ -1,0 +1,214 @@
+package upstream
+
+import (
+	"crypto/tls"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gateway/internal/clock"
+)
+
+// EndpointOptions say how an origin address is reached.
+type EndpointOptions struct {
+	Network string // "tcp" or "unix"
+	Address string // "host:port" with a name or an IP address, or the path of a socket
+	// TLS turns TLS on. It is cloned. What it leaves open is filled in: the
+	// server name from Address, http/1.1 as protocol, a session cache.
+	TLS         *tls.Config
+	MaxIdle     int           // idle connections kept; 0 keeps none
+	IdleTimeout time.Duration // an idle connection is closed after this time; 0: never
+	MaxHeader   int           // bytes of a response head, at most 128 KiB; 0: 64 KiB
+	MaxFields   int           // field lines of a response head; 0: 256
+}
+
+// Endpoint is one origin address as the transport reaches it: how to connect,
+// and the idle connections, newest first. Safe for concurrent use.
+type Endpoint struct {
+	network     string
+	address     string
+	tls         *tls.Config
+	dialer      net.Dialer
+	maxIdle     int
+	idleTimeout time.Duration
+	maxHeader   int
+	maxFields   int
+	open        atomic.Int64 // connections that the transport owns, in use or idle
+
+	mu       sync.Mutex // guards what follows; never held across I/O
+	idle     []*conn    // a stack: the one used last is on top, so that surplus ones grow old and go
+	retired  bool
+	sweeper  *time.Timer // closes connections that were idle for too long; nil until needed
+	sweeping bool        // the timer runs
+}
+
+// Defaults of EndpointOptions.
+const (
+	defaultMaxHeader = 64 << 10
+	defaultMaxFields = 256
+)
+
+// freshFor is how long a connection may have been idle to be trusted: with a
+// request that can't be repeated, and not to be closed because it was idle.
+const freshFor = time.Second
+
+// NewEndpoint is an endpoint without connections. Nothing is resolved or
+// dialled before the first call.
+func NewEndpoint(o EndpointOptions) *Endpoint {
+	e := &Endpoint{
+		network: o.Network, address: o.Address,
+		maxIdle: o.MaxIdle, idleTimeout: o.IdleTimeout, maxHeader: o.MaxHeader, maxFields: o.MaxFields,
+		dialer: net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+			Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 6,
+		}},
+	}
+	if e.maxHeader <= 0 {
+		e.maxHeader = defaultMaxHeader
+	}
+	e.maxHeader = min(e.maxHeader, maxBuffer)
+	if e.maxFields <= 0 {
+		e.maxFields = defaultMaxFields
+	}
+	if o.TLS != nil {
+		e.tls = clientTLS(o.TLS, o.Network, o.Address)
+	}
+	return e
+}
+
+// Stats counts the connections that the transport owns, and those of them
+// that are idle. Connections taken over by Hijack are not counted.
+func (e *Endpoint) Stats() (open, idle int) {
+	e.mu.Lock()
+	idle = len(e.idle)
+	e.mu.Unlock()
+	return int(e.open.Load()), idle
+}
+
+// CloseIdle closes the idle connections.
+func (e *Endpoint) CloseIdle() {
+	e.mu.Lock()
+	idle := e.idle
+	e.idle = nil
+	e.mu.Unlock()
+	closeAll(idle)
+}
+
+// Retire closes the idle connections, and those that come back later instead
+// of keeping them. Calls may go on and new ones are still possible.
+func (e *Endpoint) Retire() {
+	e.mu.Lock()
+	e.retired = true
+	if e.sweeper != nil {
+		e.sweeper.Stop()
+	}
+	e.mu.Unlock()
+	e.CloseIdle()
+}
+
+// take is the idle connection that was used last and has nothing to read, nil
+// when there is none. With fresh, only one that has been idle for less than
+// freshFor.
+//
+// The look at each connection can't be left out: what an origin sends
+// unasked, after the end of a response, lies in the socket and would be read
+// as the answer to the next request, which may be another client's. It also
+// finds connections that the origin closed in the meantime.
+//
+// unseen says that the look is left to the caller, which can make it cheaper;
+// with look it never is.
+func (e *Endpoint) take(fresh, look bool) (c *conn, unseen bool) {
+	for {
+		c := e.pop(fresh)
+		switch {
+		case c == nil:
+			return nil, false
+		case !look && c.direct():
+			return c, true
+		case c.quiet():
+			return c, false
+		}
+		c.close()
+	}
+}
+
+// pop is take without the look.
+func (e *Endpoint) pop(fresh bool) *conn {
+	now := clock.Mono()
+	e.mu.Lock()
+	top := len(e.idle) - 1
+	if top < 0 {
+		e.mu.Unlock()
+		return nil
+	}
+	c := e.idle[top]
+	age := time.Duration(now - c.since)
+	if e.idleTimeout > 0 && age >= e.idleTimeout { // all others are older
+		old := e.idle
+		e.idle = nil
+		e.mu.Unlock()
+		closeAll(old)
+		return nil
+	}
+	if fresh && age >= freshFor {
+		e.mu.Unlock()
+		return nil
+	}
+	e.idle[top] = nil
+	e.idle = e.idle[:top]
+	e.mu.Unlock()
+	c.idled = age
+	return c
+}
+
+// put keeps a connection whose response ended at its boundary, or closes it.
+func (e *Endpoint) put(c *conn) {
+	if !c.drained() {
+		c.close()
+		return
+	}
+	c.since = clock.Mono()
+	e.mu.Lock()
+	if e.retired || len(e.idle) >= e.maxIdle {
+		e.mu.Unlock()
+		c.close()
+		return
+	}
+	e.idle = append(e.idle, c)
+	if !e.sweeping && e.idleTimeout > 0 {
+		e.sweeping = true
+		if e.sweeper == nil {
+			e.sweeper = time.AfterFunc(e.idleTimeout, e.sweep)
+		} else {
+			e.sweeper.Reset(e.idleTimeout)
+		}
+	}
+	e.mu.Unlock()
+}
+
+// sweep closes the connections at the bottom of the stack that have been idle
+// for too long.
+func (e *Endpoint) sweep() {
+	now := clock.Mono()
+	e.mu.Lock()
+	n := 0
+	for n < len(e.idle) && time.Duration(now-e.idle[n].since) >= e.idleTimeout {
+		n++
+	}
+	old := append([]*conn(nil), e.idle[:n]...)
+	left := copy(e.idle, e.idle[n:])
+	clear(e.idle[left:])
+	e.idle = e.idle[:left]
+	e.sweeping = left > 0 && !e.retired
+	if e.sweeping {
+		e.sweeper.Reset(e.idleTimeout - time.Duration(now-e.idle[0].since))
+	}
+	e.mu.Unlock()
+	closeAll(old)
+}
+
+func closeAll(list []*conn) {
+	for _, c := range list {
+		c.close()
+	}
+}

@@ -1,0 +1,249 @@
+package upstream
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	fake "gateway/internal/origin"
+	"gateway/wire"
+)
+
+// connected is an endpoint with n idle connections.
+func connected(t *testing.T, n int, o EndpointOptions) *Endpoint {
+	t.Helper()
+	server := fake.Start(t, fake.Reply(fake.OK("x")))
+	o.Network, o.Address, o.MaxIdle = server.Network, server.Address, 100
+	e := NewEndpoint(o)
+	t.Cleanup(e.Retire)
+	for range n {
+		cn, outcome := new(Call).dial(e, time.Now())
+		if outcome != OK {
+			t.Fatalf("outcome is %v", outcome)
+		}
+		e.put(cn)
+	}
+	return e
+}
+
+func TestNewestIdleConnectionIsTaken(t *testing.T) {
+	e := connected(t, 3, EndpointOptions{})
+	a, b, c := e.idle[0], e.idle[1], e.idle[2]
+	if taken(e, false) != c || taken(e, false) != b {
+		t.Error("not the newest first")
+	}
+	e.put(c)
+	if taken(e, false) != c || taken(e, false) != a || taken(e, false) != nil {
+		t.Error("order is wrong after a return")
+	}
+}
+
+func TestFreshTakesNoOldConnection(t *testing.T) {
+	e := connected(t, 2, EndpointOptions{})
+	young := e.idle[1]
+	for _, c := range e.idle {
+		c.since -= int64(2 * freshFor)
+	}
+	if taken(e, true) != nil {
+		t.Error("an old connection is fresh")
+	}
+	young.since += int64(2 * freshFor)
+	if taken(e, true) != young {
+		t.Error("a young connection is not fresh")
+	}
+	if taken(e, true) != nil || taken(e, false) == nil {
+		t.Error("the old connection is not there for others")
+	}
+}
+
+func TestIdleConnectionsAreClosedInTime(t *testing.T) {
+	e := connected(t, 4, EndpointOptions{IdleTimeout: time.Hour})
+	e.idle[0].since -= int64(2 * time.Hour)
+	e.idle[1].since -= int64(2 * time.Hour)
+	e.sweep()
+	if open, idle := e.Stats(); open != 2 || idle != 2 {
+		t.Errorf("%d open, %d idle after the sweep", open, idle)
+	}
+	e.idle[0].since -= int64(2 * time.Hour)
+	e.idle[1].since -= int64(2 * time.Hour)
+	if taken(e, false) != nil {
+		t.Error("a connection was taken after its time")
+	}
+	if open, idle := e.Stats(); open != 0 || idle != 0 {
+		t.Errorf("%d open, %d idle", open, idle)
+	}
+
+	e = connected(t, 4, EndpointOptions{IdleTimeout: 20 * time.Millisecond})
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		if open, _ := e.Stats(); open == 0 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the sweeper does not sweep")
+		}
+	}
+}
+
+func TestIdleConnectionsAreBounded(t *testing.T) {
+	e := connected(t, 3, EndpointOptions{})
+	c := taken(e, false)
+	e.maxIdle = 2
+	e.put(c)
+	if open, idle := e.Stats(); open != 2 || idle != 2 {
+		t.Errorf("%d open, %d idle, want 2", open, idle)
+	}
+}
+
+func TestRetiredEndpointKeepsNothing(t *testing.T) {
+	e := connected(t, 3, EndpointOptions{IdleTimeout: time.Minute})
+	c := taken(e, false)
+	e.Retire()
+	if open, idle := e.Stats(); open != 1 || idle != 0 {
+		t.Errorf("%d open, %d idle", open, idle)
+	}
+	e.put(c)
+	if open, idle := e.Stats(); open != 0 || idle != 0 {
+		t.Errorf("%d open, %d idle", open, idle)
+	}
+}
+
+func TestDialErrorsAreClassified(t *testing.T) {
+	f := func(network string, err error, want Outcome) {
+		t.Helper()
+		wrapped := &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", err)}
+		if got := dialOutcome(wrapped, network); got != want {
+			t.Errorf("%s, %v: outcome is %v, want %v", network, err, got, want)
+		}
+	}
+	for _, err := range []error{syscall.EMFILE, syscall.ENFILE, syscall.EADDRNOTAVAIL, syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN} {
+		f("tcp", err, NoResources)
+	}
+	for _, err := range []error{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.ENETUNREACH, syscall.ECONNRESET, syscall.EACCES} {
+		f("tcp", err, ConnectRefused)
+	}
+	f("unix", syscall.ENOENT, ConnectRefused)
+	f("unix", syscall.EAGAIN, ConnectRefused)
+	f("unix", syscall.EMFILE, NoResources)
+	if got := dialOutcome(&handshakeError{errors.New("bad certificate")}, "tcp"); got != TLSFailed {
+		t.Errorf("outcome is %v", got)
+	}
+}
+
+// Running out of descriptors is found where it happens, in the dialer.
+func TestOutOfDescriptors(t *testing.T) {
+	server := fake.Start(t, fake.Reply(fake.OK("x")))
+	e := NewEndpoint(EndpointOptions{Network: server.Network, Address: server.Address})
+	e.dialer.Control = func(string, string, syscall.RawConn) error { return os.NewSyscallError("socket", syscall.EMFILE) }
+	c := Call{Method: wire.MethodGet, Head: []byte("GET / HTTP/1.1\r\n\r\n")}
+	if got := c.Do(e); got != NoResources || c.Sent() {
+		t.Errorf("outcome is %v, sent %v", got, c.Sent())
+	}
+}
+
+// A kernel that gives up while connecting is a timeout, not a refusal.
+func TestKernelTimeoutWhileConnecting(t *testing.T) {
+	e := NewEndpoint(EndpointOptions{Network: "tcp", Address: "127.0.0.1:1"})
+	e.dialer.Control = func(string, string, syscall.RawConn) error { return os.NewSyscallError("connect", syscall.ETIMEDOUT) }
+	c := Call{Method: wire.MethodGet}
+	if got := c.Do(e); got != ConnectTimedOut {
+		t.Errorf("outcome is %v", got)
+	}
+}
+
+func TestOutcomesHaveNames(t *testing.T) {
+	seen := map[string]bool{}
+	for o := OK; o < OutcomeCount; o++ {
+		if name := o.String(); name == "" || seen[name] {
+			t.Errorf("outcome %d is named %q", o, name)
+		} else {
+			seen[name] = true
+		}
+	}
+}
+
+func TestForwardedGetAllocatesNothing(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector allocates")
+	}
+	const runs = 20_000
+	f := func(name string, server *fake.Fast) {
+		e := NewEndpoint(EndpointOptions{Network: server.Network, Address: server.Address, MaxIdle: 4, IdleTimeout: time.Minute})
+		t.Cleanup(e.Retire)
+		var c Call
+		head := []byte("GET /index.html HTTP/1.1\r\nHost: example.test\r\nAccept: */*\r\n\r\n")
+		once := func(i int) {
+			c.Reset()
+			c.Method, c.Head = wire.MethodGet, head
+			c.ConnectTimeout, c.FirstByteTimeout, c.BetweenTimeout = time.Minute, time.Minute, time.Minute
+			c.Fresh = i%4 == 0
+			if outcome := c.Do(e); outcome != OK {
+				t.Fatalf("%s: outcome is %v, cause %v", name, outcome, c.Cause())
+			}
+			if whole, ok := c.Whole(); !ok || string(whole) != "hello" {
+				t.Fatalf("%s: body is %q, %v", name, whole, ok)
+			}
+			c.End()
+		}
+		for i := range 100 {
+			once(i)
+		}
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for i := range runs {
+			once(i)
+		}
+		runtime.ReadMemStats(&after)
+		if mallocs := after.Mallocs - before.Mallocs; mallocs > runs/1000 {
+			t.Errorf("%s: %d allocations in %d calls", name, mallocs, runs)
+		}
+		if open, _ := e.Stats(); open != 1 {
+			t.Errorf("%s: %d connections open", name, open)
+		}
+	}
+	for _, response := range []string{fake.OK("hello"), fake.Chunked("he", "llo")} {
+		f("TCP", fake.StartFast(t, response))
+		f("Unix", fake.StartFastUnix(t, response))
+	}
+}
+
+func BenchmarkGet(b *testing.B) {
+	server := fake.StartFast(b, fake.OK("hello"))
+	e := NewEndpoint(EndpointOptions{Network: server.Network, Address: server.Address, MaxIdle: 4, IdleTimeout: time.Minute})
+	defer e.Retire()
+	c := Call{Method: wire.MethodGet, Head: []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n"), FirstByteTimeout: time.Minute, BetweenTimeout: time.Minute}
+	b.ReportAllocs()
+	for b.Loop() {
+		if outcome := c.Do(e); outcome != OK {
+			b.Fatal(outcome)
+		}
+		c.End()
+	}
+}
+
+// The look before each reuse is worth its price; this is the price.
+func BenchmarkLook(b *testing.B) {
+	server := fake.StartFast(b, fake.OK("hello"))
+	e := NewEndpoint(EndpointOptions{Network: server.Network, Address: server.Address})
+	socket, err := net.Dial(server.Network, server.Address)
+	if err != nil {
+		b.Fatal(err)
+	}
+	c := newConn(e, socket)
+	defer c.close()
+	for b.Loop() {
+		if !c.quiet() {
+			b.Fatal(fmt.Errorf("not quiet"))
+		}
+	}
+}
+
+// taken is a connection that was looked at.
+func taken(e *Endpoint, fresh bool) *conn {
+	c, _ := e.take(fresh, true)
+	return c
+}

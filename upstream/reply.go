@@ -1,0 +1,340 @@
+package upstream
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"syscall"
+
+	"gateway/wire"
+)
+
+const (
+	// maxWhole is the largest body with a known length that Do reads to its
+	// end, so that the connection is free before the client takes a byte.
+	maxWhole = 64 << 10
+	// maxInterim is how many interim responses may precede the final one.
+	maxInterim = 16
+	// minRoom is the least room behind a head that is worth reading into.
+	minRoom = 2 << 10
+	// maxStream is the largest buffer of a body that is passed on in pieces.
+	maxStream = 64 << 10
+)
+
+// reply is the memory of a response and how far it has been read.
+type reply struct {
+	head *buffer // the response's head, and as much of the body as fits behind it
+	body *buffer // the body, when it does not
+	buf  []byte  // where is read to: head's memory or body's
+	from int     // buf[from:] is free for the body
+	r, w int     // buf[r:w] has been received and not decoded
+
+	left    int64 // body bytes still to come when the length is known
+	chunked wire.Chunked
+	data    []byte // body bytes decoded ahead of Next
+	whole   bool   // data is the complete body
+	grow    bool   // the last read left no room: more is waiting
+	err     error  // what Next says when data has been given
+}
+
+// rest is what was received and not decoded.
+func (p *reply) rest() []byte { return p.buf[p.r:p.w] }
+
+// release gives the buffers back and prepares for another response.
+func (p *reply) release() {
+	p.head.release()
+	p.body.release()
+	p.chunked.Reset()
+	*p = reply{chunked: p.chunked} // its capacity is kept
+}
+
+// receive reads the head of the final response and begins with its body.
+func (c *Call) receive(e *Endpoint) Outcome {
+	p := &c.reply
+	p.buf = p.head.b
+	interims := 0
+	for parsed := 0; ; { // buf[r:parsed] has been looked at and is not a whole head
+		if p.w > parsed && (parsed == p.r || mayEnd(p.buf[p.r:p.w], parsed-p.r) || p.w-p.r >= e.maxHeader) {
+			n, fault := c.Response.Parse(p.rest(), c.Method, e.maxFields)
+			switch {
+			case fault != wire.NoFault:
+				return c.refuse(fault)
+			case n > e.maxHeader:
+				return c.refuse(wire.HeaderTooLarge)
+			case n > 0:
+				p.r += n
+				parsed = p.r
+				switch status := c.Response.Status; {
+				case status >= 200:
+					c.begin()
+					return OK
+				case status == 101:
+					if !c.Upgrade || c.upload != nil {
+						return c.refuse(wire.UpgradeRefused)
+					}
+					p.err = io.EOF
+					return OK
+				}
+				if interims++; interims > maxInterim {
+					return c.refuse(wire.BadStatusLine)
+				}
+				// It may have announced a body, and sends that next.
+				c.spoiled = c.spoiled || c.Response.Close
+				if c.Interim != nil {
+					c.Interim.Interim(c.Response.Status, &c.Response.Header)
+				}
+				c.Response.Reset()
+				c.expect(p.w == p.r)
+				continue
+			}
+		}
+		parsed = p.w
+		if p.w-p.r >= e.maxHeader {
+			return c.refuse(wire.HeaderTooLarge)
+		}
+		if p.w == len(p.buf) {
+			parsed -= p.r
+			p.makeRoom()
+		}
+		n, err := c.read(p.buf[p.w:])
+		p.w += n
+		if n == 0 && err != nil {
+			if p.w > p.r { // what is there may break HTTP as it is
+				if _, fault := c.Response.Parse(p.rest(), c.Method, e.maxFields); fault != wire.NoFault {
+					return c.refuse(fault)
+				}
+			}
+			return c.failed(err)
+		}
+	}
+}
+
+// expect notes, after an interim response, whether another head has begun.
+func (c *Call) expect(waiting bool) {
+	c.mu.Lock()
+	c.waiting = waiting
+	c.mu.Unlock()
+}
+
+// mayEnd reports whether a blank line, of whatever kind, ends in b at or after
+// from. Without it a head is not parsed again, so that an origin that sends
+// single bytes does not make the parser run over the same ones each time.
+func mayEnd(b []byte, from int) bool {
+	for at := max(from-2, 0); ; {
+		i := bytes.IndexByte(b[at:], '\n')
+		if i < 0 {
+			return false
+		}
+		at += i + 1
+		if at < len(b) && b[at] == '\n' || at+1 < len(b) && b[at] == '\r' && b[at+1] == '\n' {
+			return true
+		}
+	}
+}
+
+// makeRoom moves an unfinished head to the front of the buffer, or to a larger one.
+func (p *reply) makeRoom() {
+	if p.r > 0 { // behind interim responses
+		p.w = copy(p.buf, p.rest())
+		p.r = 0
+		return
+	}
+	larger := acquireBuffer(len(p.buf) + 1)
+	copy(larger.b, p.buf)
+	p.head.release()
+	p.head, p.buf = larger, larger.b
+}
+
+// refuse is the outcome of a response that breaks HTTP.
+func (c *Call) refuse(f wire.Fault) Outcome {
+	c.fault = f
+	return Invalid
+}
+
+// begin starts with the body. A small one is read to its end.
+func (c *Call) begin() {
+	p := &c.reply
+	c.mu.Lock()
+	c.answered, c.waiting = true, false
+	c.mu.Unlock()
+	p.from = p.r
+	switch p.left = c.Response.Length; {
+	case p.left >= 0 && p.left <= maxWhole:
+		if err := c.fill(int(p.left)); err != nil {
+			c.stop(c.bodyError(err))
+			return
+		}
+		p.data, p.whole = p.buf[p.r:p.r+int(p.left)], true
+		p.r += int(p.left)
+		c.complete()
+	case p.left == wire.LengthChunked && p.w > p.r:
+		c.decode()
+		p.whole = p.err == io.EOF
+	}
+}
+
+// fill reads until n bytes of the body are there.
+func (c *Call) fill(n int) error {
+	p := &c.reply
+	if p.w-p.r >= n {
+		return nil
+	}
+	if p.r+n > len(p.buf) {
+		p.body = acquireBuffer(n)
+		p.w = copy(p.body.b, p.rest())
+		p.buf, p.r, p.from = p.body.b, 0, 0
+	}
+	for p.w-p.r < n {
+		k, err := c.read(p.buf[p.w:])
+		p.w += k
+		if k == 0 && err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Whole is the complete response body if it is in memory already (a small body, or none);
+// the connection has then been given back. It is valid until End.
+func (c *Call) Whole() (body []byte, ok bool) {
+	if !c.reply.whole {
+		return nil, false
+	}
+	return c.reply.data, true
+}
+
+// Next is the next piece of the response body, valid until the next call;
+// io.EOF after the last one; any other error means that the body is
+// incomplete: io.ErrUnexpectedEOF, os.ErrDeadlineExceeded, ErrCancelled or a
+// *FaultError. It waits for one byte, never for more; a piece has less than 128 KiB.
+// (A body of a known length up to 64 KiB comes whole: if it is
+// incomplete, the first Next says so, and nothing of it is given.)
+func (c *Call) Next() ([]byte, error) {
+	p := &c.reply
+	for {
+		if len(p.data) > 0 {
+			piece := p.data
+			p.data, p.whole = nil, false
+			return piece, nil
+		}
+		if p.err != nil {
+			return nil, p.err
+		}
+		if p.r == p.w {
+			if err := c.refill(); err != nil {
+				if c.Response.Length == wire.LengthUntilClose && err == io.EOF {
+					c.finish(false)
+					p.err = io.EOF
+				} else {
+					c.stop(c.bodyError(err))
+				}
+				continue
+			}
+		}
+		c.decode()
+	}
+}
+
+// refill reads more of a streamed body. It begins behind the head, which is
+// enough for events now and then, and takes larger buffers for as long as
+// reads fill them.
+func (c *Call) refill() error {
+	p := &c.reply
+	if p.grow || len(p.buf)-p.from < minRoom {
+		size := bufferSizes[1]
+		if p.body != nil {
+			size = maxStream
+		}
+		if p.body == nil || len(p.body.b) < size {
+			p.body.release()
+			p.body = acquireBuffer(size)
+			p.buf, p.from = p.body.b, 0
+		}
+	}
+	n, err := c.read(p.buf[p.from:])
+	p.r, p.w = p.from, p.from+n
+	p.grow = p.w == len(p.buf)
+	if n > 0 {
+		return nil
+	}
+	return err
+}
+
+// decode takes the body's bytes out of what was received; the result may be
+// empty. At the end of the body the connection is given back.
+func (c *Call) decode() {
+	p := &c.reply
+	switch c.Response.Length {
+	case wire.LengthChunked:
+		c.decodeChunks()
+	case wire.LengthUntilClose:
+		p.data, p.r = p.rest(), p.w
+	default:
+		n := int(min(p.left, int64(p.w-p.r)))
+		p.data = p.buf[p.r : p.r+n]
+		p.r += n
+		if p.left -= int64(n); p.left == 0 {
+			c.complete()
+		}
+	}
+}
+
+// decodeChunks moves the data of all chunks received together, so that they
+// become one piece.
+func (c *Call) decodeChunks() {
+	p := &c.reply
+	start, end := p.r, p.r
+	for p.r < p.w {
+		data, n, done, fault := p.chunked.Decode(p.rest())
+		if fault != wire.NoFault {
+			c.stop(&FaultError{fault})
+			return
+		}
+		end += copy(p.buf[end:], data) // never ahead of what is still to be decoded
+		p.r += n
+		if done {
+			p.data = p.buf[start:end]
+			c.complete()
+			return
+		}
+	}
+	p.data = p.buf[start:end]
+}
+
+// complete parts from the connection after a complete body. It can be used
+// again if the response allows it and nothing was received beyond its end.
+func (c *Call) complete() {
+	c.reply.err = io.EOF
+	c.finish(!c.Response.Close && c.reply.r == c.reply.w)
+}
+
+// stop ends the body early.
+func (c *Call) stop(err error) {
+	c.reply.err = err
+	c.finish(false)
+}
+
+// bodyError translates an error of the connection within a body.
+func (c *Call) bodyError(err error) error {
+	c.mu.Lock()
+	cancelled := c.cancelled
+	c.mu.Unlock()
+	c.cause = err
+	switch {
+	case cancelled:
+		return ErrCancelled
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return os.ErrDeadlineExceeded
+	}
+	return io.ErrUnexpectedEOF
+}
+
+// Trailer is the response's trailer section, lines with CRLF, nil without
+// one; valid after Next returned io.EOF.
+func (c *Call) Trailer() []byte { return c.reply.chunked.Trailer() }
+
+// hungUp reports whether the other end closed the connection for writing.
+func hungUp(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)
+}

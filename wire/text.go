@@ -1,0 +1,125 @@
+package wire
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"unsafe"
+)
+
+// token marks the bytes of a token (RFC 9110 section 5.6.2), lower folds
+// ASCII letters.
+var token, lower = func() (token [256]bool, lower [256]byte) {
+	for c := range 256 {
+		lower[c] = byte(c)
+		switch {
+		case 'A' <= c && c <= 'Z':
+			lower[c] = byte(c) | 0x20
+			token[c] = true
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			token[c] = true
+		}
+	}
+	for _, c := range []byte("!#$%&'*+-.^_`|~") {
+		token[c] = true
+	}
+	return token, lower
+}()
+
+func isToken(s []byte) bool {
+	for _, c := range s {
+		if !token[c] {
+			return false
+		}
+	}
+	return len(s) > 0
+}
+
+// equalFold compares without regard to the case of ASCII letters.
+func equalFold(a, b []byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i, c := range a {
+		if lower[c] != lower[b[i]] {
+			return false
+		}
+	}
+	return true
+}
+
+// view is s as bytes that nobody may write to.
+func view(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+
+func isSpace(c byte) bool { return c == ' ' || c == '\t' }
+
+// trimSpace removes optional white space (RFC 9110 section 5.6.3).
+func trimSpace(s []byte) []byte {
+	for len(s) > 0 && isSpace(s[0]) {
+		s = s[1:]
+	}
+	for len(s) > 0 && isSpace(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
+
+// visibleLen is the length of the part of s before its first control byte
+// (below 0x20, or 0x7f); bytes from 0x80 on are text.
+func visibleLen(s []byte) int {
+	const (
+		ones  = 0x0101010101010101
+		highs = 0x8080808080808080
+	)
+	i := 0
+	for ; len(s)-i >= 8; i += 8 {
+		// The classic tests for "a byte less than n" and "a zero byte", eight
+		// at a time. Borrows can raise false marks only above a true one, and
+		// the lowest mark is the one that counts.
+		x := binary.LittleEndian.Uint64(s[i:])
+		del := x ^ 0x7f*ones
+		if marks := ((x-0x20*ones)&^x | (del-ones)&^del) & highs; marks != 0 {
+			return i + bits.TrailingZeros64(marks)>>3
+		}
+	}
+	for i < len(s) && s[i] >= 0x20 && s[i] != 0x7f {
+		i++
+	}
+	return i
+}
+
+// cutElement splits the first element off a comma-separated list. Empty
+// elements are skipped (RFC 9110 section 5.6.1); an empty one is returned at
+// the end only. Quoted strings are not known here: the lists that this is used
+// for have none.
+func cutElement(list []byte) (element, rest []byte) {
+	for len(list) > 0 {
+		n := 0
+		for n < len(list) && list[n] != ',' {
+			n++
+		}
+		element = trimSpace(list[:n])
+		if n < len(list) {
+			n++
+		}
+		list = list[n:]
+		if len(element) > 0 {
+			return element, list
+		}
+	}
+	return nil, nil
+}
+
+// HasToken reports whether a comma-separated list value contains the token,
+// compared without regard to case (token in lower case). An element with
+// parameters is not equal to its token. Commas in quoted strings separate.
+func HasToken(value []byte, token string) bool {
+	for {
+		var element []byte
+		if element, value = cutElement(value); len(element) == 0 {
+			return false
+		}
+		if equalFold(element, view(token)) {
+			return true
+		}
+	}
+}
