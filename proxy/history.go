@@ -3,12 +3,12 @@ package proxy
 import (
 	"bytes"
 	"os"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
 	"gateway/metrics"
+	"gateway/upstream"
 )
 
 // The last minutes are kept in the gateway, for those who look at it without a
@@ -56,6 +56,13 @@ type history struct {
 	ring  [historyLength]Sample
 	last  uint64 // sequence of the newest sample; ring[last % historyLength] holds it
 	state counts // at the newest sample
+
+	// What taking a sample needs, kept so that it allocates nothing: beside
+	// requests that do not either, it would be all that the collector has to do.
+	counting            counts
+	addCache, addLimits func(value float64, labels []string)
+	statm               *os.File // /proc/self/statm; nil where there is none, and once the gateway is closed
+	text                [128]byte
 }
 
 // counts are the counters that samples are the differences of.
@@ -71,31 +78,56 @@ type counts struct {
 // the origin was transferred.
 var cacheHits = map[string]bool{"hit": true, "stale": true, "refresh": true, "stale_error": true, "revalidated": true, "collapsed": true}
 
-// count reads the counters.
+// count reads the counters. The caller holds the history's lock, but for the
+// first time.
 func (g *Gateway) count(now time.Time) counts {
-	r := g.metrics
-	c := counts{
+	r, h := g.metrics, &g.history
+	if h.addCache == nil {
+		h.addCache, h.addLimits = h.counting.addCache, h.counting.addLimits
+	}
+	h.counting = counts{
 		at:       now,
 		requests: r.Totals(),
 		bytesIn:  uint64(r.Sum("gateway_http_request_bytes_total")),
 		bytesOut: uint64(r.Sum("gateway_http_response_bytes_total")),
-		retries:  uint64(r.Sum("gateway_retries_total")),
+		retries:  g.retries(),
 		cpu:      processorTime(),
 	}
-	r.Each("gateway_cache_requests_total", func(value float64, labels []string) {
-		switch result := label(labels, "result"); {
-		case cacheHits[result]:
-			c.hits += uint64(value)
-		case result == "miss":
-			c.misses += uint64(value)
+	r.Each("gateway_cache_requests_total", h.addCache)
+	r.Each("gateway_limit_decisions_total", h.addLimits)
+	return h.counting
+}
+
+// addCache adds a series of gateway_cache_requests_total.
+func (c *counts) addCache(value float64, labels []string) {
+	switch result := label(labels, "result"); {
+	case cacheHits[result]:
+		c.hits += uint64(value)
+	case result == "miss":
+		c.misses += uint64(value)
+	}
+}
+
+// addLimits adds a series of gateway_limit_decisions_total.
+func (c *counts) addLimits(value float64, labels []string) {
+	if label(labels, "decision") == "denied" {
+		c.limited += uint64(value)
+	}
+}
+
+// retries is the number of attempts that were repeated, the sum of
+// gateway_retries_total.
+func (g *Gateway) retries() (n uint64) {
+	s := g.snapshot.Load()
+	if s == nil {
+		return 0
+	}
+	for _, p := range s.pools {
+		for o := range upstream.OutcomeCount {
+			n += p.Retries(o)
 		}
-	})
-	r.Each("gateway_limit_decisions_total", func(value float64, labels []string) {
-		if label(labels, "decision") == "denied" {
-			c.limited += uint64(value)
-		}
-	})
-	return c
+	}
+	return n
 }
 
 // label is the value of a label, "" without it.
@@ -111,9 +143,9 @@ func label(labels []string, name string) string {
 // sample adds the sample of this moment.
 func (g *Gateway) sample(now time.Time) {
 	h := &g.history
-	c := g.count(now)
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	c := g.count(now)
 	before := &h.state
 	requests := c.requests.Since(&before.requests)
 	milliseconds := func(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
@@ -134,7 +166,7 @@ func (g *Gateway) sample(now time.Time) {
 		Limited:     rise(before.limited, c.limited),
 		Retries:     rise(before.retries, c.retries),
 		CPU:         max(c.cpu-before.cpu, 0),
-		Memory:      residentMemory(),
+		Memory:      h.residentMemory(),
 	}
 	if n := requests.Requests(); n > 0 {
 		s.Mean = milliseconds(requests.Time) / float64(n)
@@ -151,6 +183,8 @@ func rise(before, now uint64) uint64 { return now - min(before, now) }
 
 // keepHistory samples until the gateway is closed.
 func (g *Gateway) keepHistory() {
+	g.history.openStatm()
+	defer g.history.closeStatm()
 	tick := time.NewTicker(historyInterval)
 	defer tick.Stop()
 	for {
@@ -192,21 +226,31 @@ func processorTime() float64 {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }
 
+// openStatm opens what residentMemory reads.
+func (h *history) openStatm() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.statm, _ = os.Open("/proc/self/statm")
+}
+
+func (h *history) closeStatm() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.statm.Close()
+	h.statm = nil
+}
+
 // residentMemory is what the process has in RAM, in bytes; 0 where /proc does
-// not tell.
-func residentMemory() uint64 {
-	fd, err := syscall.Open("/proc/self/statm", syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
-	if err != nil {
-		return 0
+// not tell. The caller holds the lock.
+func (h *history) residentMemory() uint64 {
+	n, _ := h.statm.ReadAt(h.text[:], 0) // a nil file has nothing
+	_, resident, _ := bytes.Cut(h.text[:n], []byte(" "))
+	pages := uint64(0)
+	for _, c := range resident {
+		if c < '0' || c > '9' {
+			break
+		}
+		pages = pages*10 + uint64(c-'0')
 	}
-	defer syscall.Close(fd)
-	var text [128]byte // seven numbers
-	n, err := syscall.Read(fd, text[:])
-	if err != nil {
-		return 0
-	}
-	_, rest, _ := bytes.Cut(text[:n], []byte(" "))
-	resident, _, _ := bytes.Cut(rest, []byte(" "))
-	pages, _ := strconv.ParseUint(string(resident), 10, 64)
 	return pages * uint64(os.Getpagesize())
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"gateway/internal/origin"
 )
 
 func TestHistoryIsABoundedRing(t *testing.T) {
@@ -69,5 +71,38 @@ func TestEventsAreABoundedPartOfTheLog(t *testing.T) {
 	}
 	if e := g.Events(0); len(e.Events) != maxEvents || e.Events[0].Sequence != e.Last-maxEvents+1 {
 		t.Errorf("%d events up to %d", len(e.Events), e.Last)
+	}
+}
+
+func TestSamplesOfTheHistoryAllocNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	o := origin.Start(t, origin.Reply(origin.OK("hello")))
+	r := begin(t, app(o.Address), `
+[limit.default]
+rate = "1/h"
+burst = 1
+
+[[route]]
+path     = "/*"
+upstream = "app"
+limit    = "default"
+cache    = true
+`)
+	r.get("/")
+	r.get("/")
+	r.until("the history is kept", func() bool {
+		r.history.mu.Lock()
+		defer r.history.mu.Unlock()
+		return r.history.statm != nil
+	})
+	now := time.Now()
+	if n := testing.AllocsPerRun(100, func() { r.sample(now) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	h := r.History(0)
+	if m := h.Samples[len(h.Samples)-1].Memory; m < 1<<20 {
+		t.Errorf("%d bytes in RAM", m)
 	}
 }
