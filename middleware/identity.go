@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"gateway/exchange"
+	"gateway/internal/ascii"
 	"gateway/internal/unit"
 	"gateway/tracing"
 	"gateway/wire"
@@ -115,17 +116,7 @@ func cutLast(list []byte) (before, last []byte) {
 	for at > 0 && list[at-1] != ',' {
 		at--
 	}
-	return list[:max(at-1, 0)], trim(list[at:])
-}
-
-func trim(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
-		b = b[1:]
-	}
-	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
-		b = b[:len(b)-1]
-	}
-	return b
+	return list[:max(at-1, 0)], ascii.TrimSpace(list[at:])
 }
 
 // forwardedScheme is what X-Forwarded-Proto says, "" when it says nothing that
@@ -133,9 +124,9 @@ func trim(b []byte) []byte {
 func forwardedScheme(h *wire.Header) string {
 	_, value := cutLast(last(h, wire.XForwardedProto))
 	switch {
-	case equalFold(value, "https"):
+	case ascii.EqualFold(value, "https"):
 		return "https"
-	case equalFold(value, "http"):
+	case ascii.EqualFold(value, "http"):
 		return "http"
 	}
 	return ""
@@ -232,20 +223,4 @@ func appendHex(dst []byte, n uint64) []byte {
 		dst = append(dst, "0123456789abcdef"[n>>shift&15])
 	}
 	return dst
-}
-
-// equalFold compares with lower-case text without regard to case in ASCII.
-func equalFold(b []byte, lower string) bool {
-	if len(b) != len(lower) {
-		return false
-	}
-	for i, c := range b {
-		if c >= 'A' && c <= 'Z' {
-			c |= 0x20
-		}
-		if c != lower[i] {
-			return false
-		}
-	}
-	return true
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/golang-jwt/jwt/v5"
 
 	"gateway/exchange"
+	"gateway/internal/ascii"
 	"gateway/internal/clock"
 	"gateway/wire"
 )
@@ -222,10 +223,10 @@ func bearer(h *wire.Header) ([]byte, tokenState) {
 		return nil, strangeToken
 	}
 	const scheme = "bearer "
-	if len(value) < len(scheme) || !equalFold(value[:len(scheme)], scheme) {
+	if len(value) < len(scheme) || !ascii.EqualFold(value[:len(scheme)], scheme) {
 		return nil, noToken
 	}
-	return trim(value[len(scheme):]), oneToken
+	return ascii.TrimSpace(value[len(scheme):]), oneToken
 }
 
 // Claim is a claim of the token with which the client proved who it is, as

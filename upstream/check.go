@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"gateway/internal/ascii"
 )
 
 // check is how an origin is checked: HealthOptions as they apply to it. It is
@@ -70,7 +72,7 @@ func checkFields(report func(key, problem string), key string, fields map[string
 		case "connection", "content-length", "transfer-encoding", "upgrade", "te", "trailer", "expect":
 			report(at, "can't be set: it frames the request")
 		default:
-			if !isToken(name) {
+			if !ascii.IsToken(name) {
 				report(at, fmt.Sprintf("unexpected field name %q", name))
 			} else if strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }) {
 				report(at, "unexpected control character in the value")

@@ -3,6 +3,8 @@ package upstream
 import (
 	"fmt"
 	"strings"
+
+	"gateway/internal/ascii"
 )
 
 // KeySource is the part of a request that balance = "hash" goes by.
@@ -32,7 +34,7 @@ func (k *HashKey) UnmarshalText(text []byte) error {
 		if s != source || named != (KeySource(i) >= KeyHeader) {
 			continue
 		}
-		if named && (name == "" || !visible(name) || KeySource(i) != KeyQuery && !isToken(name)) {
+		if named && (name == "" || !visible(name) || KeySource(i) != KeyQuery && !ascii.IsToken(name)) {
 			return fmt.Errorf("unexpected %s name %q in %q", source, name, text)
 		}
 		*k = HashKey{KeySource(i), name}
@@ -50,15 +52,4 @@ func (k HashKey) String() string {
 		return keySources[k.Source]
 	}
 	return keySources[k.Source] + ":" + k.Name
-}
-
-// isToken reports whether s is a token (RFC 9110 section 5.6.2).
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if (c|0x20 < 'a' || c|0x20 > 'z') && (c < '0' || c > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", rune(c)) {
-			return false
-		}
-	}
-	return s != ""
 }

@@ -8,6 +8,8 @@ import (
 	"io"
 	"strconv"
 	"time"
+
+	"gateway/internal/ascii"
 )
 
 // StickyOptions keep clients with the server that answered them first.
@@ -50,7 +52,7 @@ func (o *StickyOptions) check(report func(key, problem string)) {
 	if o.Cookie == "" {
 		return
 	}
-	if !isToken(o.Cookie) || len(o.Cookie) > 64 {
+	if !ascii.IsToken(o.Cookie) || len(o.Cookie) > 64 {
 		report("sticky.cookie", fmt.Sprintf(`unexpected cookie name %q; want letters, digits, "_" and "-"`, o.Cookie))
 	}
 	if o.Secret != "" && len(o.Secret) < minSecret {

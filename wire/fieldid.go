@@ -1,6 +1,10 @@
 package wire
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"gateway/internal/ascii"
+)
 
 // FieldID names the fields that the gateway itself looks at; Unknown is every
 // other one.
@@ -217,8 +221,8 @@ func indexNames() (names [fieldIDCount]foldedName, slots [256]FieldID) {
 		name, f := spellings[id], &names[id]
 		f.length = len(name)
 		for i := range len(name) {
-			f.lower[i] = lower[name[i]]
-			if lower[name[i]] >= 'a' && lower[name[i]] <= 'z' {
+			f.lower[i] = ascii.Lower[name[i]]
+			if ascii.Lower[name[i]] >= 'a' && ascii.Lower[name[i]] <= 'z' {
 				f.mask[i] = 'a' - 'A'
 			}
 		}

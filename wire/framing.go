@@ -1,5 +1,7 @@
 package wire
 
+import "gateway/internal/ascii"
+
 // maxLengthDigits keeps a Content-Length below 2⁶³ with room to add to it.
 const maxLengthDigits = 18
 
@@ -21,7 +23,7 @@ func (h *Header) framing(minor int) (length, declared int64, f Fault) {
 			return 0, 0, CodingInHTTP10
 		case h.known.has(ContentLength):
 			return 0, 0, LengthAndCoding
-		case h.Next(TransferEncoding, i+1) >= 0 || !equalFold(h.value(&h.fields[i]), view("chunked")):
+		case h.Next(TransferEncoding, i+1) >= 0 || !ascii.EqualFold(h.value(&h.fields[i]), "chunked"):
 			return 0, 0, UnknownCoding
 		}
 		return LengthChunked, -1, NoFault
@@ -63,11 +65,11 @@ func (h *Header) connection(minor int) (closing, upgrade bool, f Fault) {
 				return true, false, TooManyFields
 			}
 			switch {
-			case equalFold(option, view("close")):
+			case ascii.EqualFold(option, "close"):
 				closing = true
-			case equalFold(option, view("keep-alive")):
+			case ascii.EqualFold(option, "keep-alive"):
 				keep = true
-			case equalFold(option, view("upgrade")):
+			case ascii.EqualFold(option, "upgrade"):
 				upgrade = minor == 1 // RFC 9110 section 7.8
 			}
 		}

@@ -1,6 +1,10 @@
 package wire
 
-import "math"
+import (
+	"math"
+
+	"gateway/internal/ascii"
+)
 
 // Header is a field section: the raw bytes as received, an index over them,
 // and edits. The zero value is an empty section that fields can be added to.
@@ -146,7 +150,7 @@ func (h *Header) Find(name string) []byte {
 // nextNamed is Next for a name without a FieldID.
 func (h *Header) nextNamed(name []byte, from int) int {
 	for i := h.Next(Unknown, from); i >= 0; i = h.Next(Unknown, i+1) {
-		if equalFold(h.name(&h.fields[i]), name) {
+		if ascii.EqualFold(h.name(&h.fields[i]), name) {
 			return i
 		}
 	}
@@ -157,7 +161,7 @@ func (h *Header) nextNamed(name []byte, from int) int {
 // configuration checks what it provides): a name that is not a token and a
 // value with CR, LF or NUL panic as a bug of the caller.
 func (h *Header) Add(name string, value []byte) {
-	if !isToken(view(name)) || len(name) > math.MaxUint16 {
+	if !ascii.IsToken(view(name)) || len(name) > math.MaxUint16 {
 		panic("BUG: field name " + name + " is not a token")
 	}
 	for _, c := range value {

@@ -1,5 +1,7 @@
 package wire
 
+import "gateway/internal/ascii"
+
 // hopByHop are the fields that concern one connection only: RFC 9110 section
 // 7.6.1, proxy authentication, and the framing of the body.
 var hopByHop = setOf(Connection, KeepAlive, ProxyConnection, TE, Trailer, TransferEncoding, Upgrade,
@@ -40,7 +42,7 @@ func (h *Header) DelHopByHop() {
 func (h *Header) delReceived(id FieldID, name []byte) {
 	for i := h.Next(id, 0); i >= 0; i = h.Next(id, i+1) {
 		f := &h.fields[i]
-		if f.flags&fieldAdded == 0 && (id != Unknown || equalFold(h.name(f), name)) {
+		if f.flags&fieldAdded == 0 && (id != Unknown || ascii.EqualFold(h.name(f), name)) {
 			f.flags |= fieldDeleted
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"net/netip"
 	"unsafe"
+
+	"gateway/internal/ascii"
 )
 
 // maxHostname bounds a host name (RFC 1035 section 2.3.4 and a trailing dot).
@@ -27,11 +29,11 @@ func (r *Request) authority(text []byte) ([]byte, Fault) {
 			return nil, BadHost
 		}
 		for _, c := range text[:end] {
-			fold = fold || lower[c] != c
+			fold = fold || ascii.Lower[c] != c
 		}
 	} else {
 		for end < len(text) && unreserved[text[end]] {
-			fold = fold || lower[text[end]] != text[end]
+			fold = fold || ascii.Lower[text[end]] != text[end]
 			end++
 		}
 	}
@@ -53,7 +55,7 @@ func (r *Request) authority(text []byte) ([]byte, Fault) {
 	}
 	at := len(r.norm)
 	for _, c := range host {
-		r.norm = append(r.norm, lower[c])
+		r.norm = append(r.norm, ascii.Lower[c])
 	}
 	r.norm = append(r.norm, port...)
 	return r.norm[at:len(r.norm):len(r.norm)], NoFault

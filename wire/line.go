@@ -1,6 +1,10 @@
 package wire
 
-import "math"
+import (
+	"math"
+
+	"gateway/internal/ascii"
+)
 
 // index reads the field lines that s begins with. In an open section they end
 // with a blank line: index returns the number of bytes including it, or 0 with
@@ -78,7 +82,7 @@ type fieldLine struct {
 // scanLine reads the field line that s begins with.
 func scanLine(s []byte) (line fieldLine, f Fault) {
 	i := 0
-	for i < len(s) && token[s[i]] {
+	for i < len(s) && ascii.Token[s[i]] {
 		i++
 	}
 	if i == len(s) {
@@ -89,7 +93,7 @@ func scanLine(s []byte) (line fieldLine, f Fault) {
 	}
 	line.colon = i
 	i++
-	for i < len(s) && isSpace(s[i]) {
+	for i < len(s) && ascii.IsSpace(s[i]) {
 		i++
 	}
 	line.from = i
@@ -116,7 +120,7 @@ func scanLine(s []byte) (line fieldLine, f Fault) {
 		return fieldLine{}, BareCR
 	}
 	line.end = i + 2
-	for i > line.from && isSpace(s[i-1]) {
+	for i > line.from && ascii.IsSpace(s[i-1]) {
 		i--
 	}
 	line.to = i
@@ -129,8 +133,8 @@ func nameFault(s []byte, i int) Fault {
 	switch c := s[i]; {
 	case c == ':':
 		return BadFieldName
-	case isSpace(c) && i > 0:
-		for i < len(s) && isSpace(s[i]) {
+	case ascii.IsSpace(c) && i > 0:
+		for i < len(s) && ascii.IsSpace(s[i]) {
 			i++
 		}
 		if i == len(s) {

@@ -1,6 +1,10 @@
 package wire
 
-import "bytes"
+import (
+	"bytes"
+
+	"gateway/internal/ascii"
+)
 
 // Limits bound what the parser accepts of a head; zero means no bound.
 type Limits struct {
@@ -112,7 +116,7 @@ func (r *Request) Parse(buf []byte, l *Limits) (n int, f Fault) {
 	}
 	line := buf[at : end-1]
 	i := 0
-	for i < len(line) && token[line[i]] {
+	for i < len(line) && ascii.Token[line[i]] {
 		i++
 	}
 	if i == len(line) {
@@ -159,7 +163,7 @@ func beginFault(buf []byte, at int, l *Limits) Fault {
 		return BareCR
 	}
 	i := 0
-	for i < len(line) && i <= maxMethod && token[line[i]] {
+	for i < len(line) && i <= maxMethod && ascii.Token[line[i]] {
 		i++
 	}
 	if i < len(line) && (i == 0 || i > maxMethod || line[i] != ' ') {
@@ -199,7 +203,7 @@ func (r *Request) begin(method, target, protocol []byte, l *Limits) (f Fault) {
 	if r.Minor, f = version(protocol, BadRequestLine); f != NoFault {
 		return f
 	}
-	if len(method) > maxMethod || !isToken(method) {
+	if len(method) > maxMethod || !ascii.IsToken(method) {
 		return BadMethod
 	}
 	r.Method, r.MethodText = ParseMethod(method), method
@@ -235,9 +239,9 @@ func (r *Request) begin(method, target, protocol []byte, l *Limits) (f Fault) {
 func (r *Request) absolute(target []byte, rule SlashRule) (f Fault) {
 	var rest []byte
 	switch {
-	case len(target) > 7 && equalFold(target[:7], view("http://")):
+	case len(target) > 7 && ascii.EqualFold(target[:7], "http://"):
 		rest = target[7:]
-	case len(target) > 8 && equalFold(target[:8], view("https://")):
+	case len(target) > 8 && ascii.EqualFold(target[:8], "https://"):
 		rest = target[8:]
 	default:
 		for _, c := range target {
@@ -286,7 +290,7 @@ func (r *Request) judge() (f Fault) {
 	}
 	if r.Minor == 1 { // in HTTP/1.0 it is ignored, RFC 9110 section 10.1.1
 		for i := r.Next(Expect, 0); i >= 0; i = r.Next(Expect, i+1) {
-			if !equalFold(r.value(&r.fields[i]), view("100-continue")) {
+			if !ascii.EqualFold(r.value(&r.fields[i]), "100-continue") {
 				return BadExpect
 			}
 			r.Expect = r.Length != 0
@@ -353,5 +357,5 @@ func (r *Request) judgeUpgrade(named bool) Fault {
 }
 
 func hasPrefixFold(s []byte, prefix string) bool {
-	return len(s) >= len(prefix) && equalFold(s[:len(prefix)], view(prefix))
+	return len(s) >= len(prefix) && ascii.EqualFold(s[:len(prefix)], prefix)
 }

@@ -4,64 +4,12 @@ import (
 	"encoding/binary"
 	"math/bits"
 	"unsafe"
+
+	"gateway/internal/ascii"
 )
-
-// token marks the bytes of a token (RFC 9110 section 5.6.2), lower folds
-// ASCII letters.
-var token, lower = func() (token [256]bool, lower [256]byte) {
-	for c := range 256 {
-		lower[c] = byte(c)
-		switch {
-		case 'A' <= c && c <= 'Z':
-			lower[c] = byte(c) | 0x20
-			token[c] = true
-		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-			token[c] = true
-		}
-	}
-	for _, c := range []byte("!#$%&'*+-.^_`|~") {
-		token[c] = true
-	}
-	return token, lower
-}()
-
-func isToken(s []byte) bool {
-	for _, c := range s {
-		if !token[c] {
-			return false
-		}
-	}
-	return len(s) > 0
-}
-
-// equalFold compares without regard to the case of ASCII letters.
-func equalFold(a, b []byte) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i, c := range a {
-		if lower[c] != lower[b[i]] {
-			return false
-		}
-	}
-	return true
-}
 
 // view is s as bytes that nobody may write to.
 func view(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
-
-func isSpace(c byte) bool { return c == ' ' || c == '\t' }
-
-// trimSpace removes optional white space (RFC 9110 section 5.6.3).
-func trimSpace(s []byte) []byte {
-	for len(s) > 0 && isSpace(s[0]) {
-		s = s[1:]
-	}
-	for len(s) > 0 && isSpace(s[len(s)-1]) {
-		s = s[:len(s)-1]
-	}
-	return s
-}
 
 // visibleLen is the length of the part of s before its first control byte
 // (below 0x20, or 0x7f); bytes from 0x80 on are text.
@@ -97,7 +45,7 @@ func cutElement(list []byte) (element, rest []byte) {
 		for n < len(list) && list[n] != ',' {
 			n++
 		}
-		element = trimSpace(list[:n])
+		element = ascii.TrimSpace(list[:n])
 		if n < len(list) {
 			n++
 		}
@@ -118,7 +66,7 @@ func HasToken(value []byte, token string) bool {
 		if element, value = cutElement(value); len(element) == 0 {
 			return false
 		}
-		if equalFold(element, view(token)) {
+		if ascii.EqualFold(element, token) {
 			return true
 		}
 	}

@@ -3,6 +3,7 @@ package match
 import (
 	"slices"
 
+	"gateway/internal/ascii"
 	"gateway/wire"
 )
 
@@ -304,7 +305,7 @@ func (c *Condition) inHeader(h *wire.Header) bool {
 	}
 	for i := range h.Len() {
 		name, value, id, ok := h.Field(i)
-		if ok && id == wire.Unknown && equalFold(name, c.name) && (c.any || string(value) == c.value) {
+		if ok && id == wire.Unknown && ascii.EqualFold(name, c.name) && (c.any || string(value) == c.value) {
 			return true
 		}
 	}
@@ -350,22 +351,6 @@ func equalDecoded(raw []byte, text string) bool {
 		at++
 	}
 	return at == len(text)
-}
-
-// equalFold compares with lower-case text without regard to case in ASCII.
-func equalFold(name []byte, lower string) bool {
-	if len(name) != len(lower) {
-		return false
-	}
-	for i, c := range name {
-		if c >= 'A' && c <= 'Z' {
-			c |= 0x20
-		}
-		if c != lower[i] {
-			return false
-		}
-	}
-	return true
 }
 
 // Matches reports whether the rule covers the request. It is what Router's

@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 
+	"gateway/internal/ascii"
 	"gateway/wire"
 )
 
@@ -51,7 +52,7 @@ func (e *Entry) NotModified(h *wire.Header) bool {
 // cutTag splits the first entity tag off a list. What is not in quotes, as some
 // send it, ends at a comma.
 func cutTag(list []byte) (tag, rest []byte) {
-	for len(list) > 0 && (isSpace(list[0]) || list[0] == ',') {
+	for len(list) > 0 && (ascii.IsSpace(list[0]) || list[0] == ',') {
 		list = list[1:]
 	}
 	at := 0
@@ -68,7 +69,7 @@ func cutTag(list []byte) (tag, rest []byte) {
 	if end < 0 {
 		end = len(list)
 	}
-	return trimSpace(list[:end]), list[end:]
+	return ascii.TrimSpace(list[:end]), list[end:]
 }
 
 // weakEqual is the weak comparison (RFC 9110 section 8.8.3.2).

@@ -1,6 +1,9 @@
 package cache
 
-import "gateway/wire"
+import (
+	"gateway/internal/ascii"
+	"gateway/wire"
+)
 
 // noDate is a date that is missing or invalid.
 const noDate = -1 << 63
@@ -67,7 +70,7 @@ func ParseDate(s []byte, now int64) (unix int64, ok bool) {
 	return daysSince1970(year, month+1, day)*86400 + int64(hour*3600+minute*60+second), true
 }
 
-func isGMT(s []byte) bool { return len(s) == 4 && s[0] == ' ' && equalFold(s[1:], view("gmt")) }
+func isGMT(s []byte) bool { return len(s) == 4 && s[0] == ' ' && ascii.EqualFold(s[1:], "gmt") }
 
 // digits is a number of digits only, -1 when it is not one.
 func digits(s []byte) int {
@@ -86,7 +89,7 @@ var dayNames = [7]string{"sunday", "monday", "tuesday", "wednesday", "thursday",
 // isDay reports whether s is a day's name, or its first letters if short is 3.
 func isDay(s []byte, short int) bool {
 	for _, name := range dayNames {
-		if equalFold(s, view(name[:min(short, len(name))])) {
+		if ascii.EqualFold(s, view(name[:min(short, len(name))])) {
 			return true
 		}
 	}
@@ -98,7 +101,7 @@ const monthNames = "janfebmaraprmayjunjulaugsepoctnovdec"
 // monthOf is 0 to 11, or -1.
 func monthOf(s []byte) int {
 	for m := range 12 {
-		if equalFold(s, view(monthNames[3*m:3*m+3])) {
+		if ascii.EqualFold(s, view(monthNames[3*m:3*m+3])) {
 			return m
 		}
 	}
@@ -171,7 +174,7 @@ func ParseAge(h *wire.Header) int64 {
 	value := h.Get(wire.Age)
 	for i, c := range value {
 		if c == ',' {
-			value = trimSpace(value[:i])
+			value = ascii.TrimSpace(value[:i])
 			break
 		}
 	}

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"gateway/internal/ascii"
 	"gateway/wire"
 )
 
@@ -130,7 +131,7 @@ func (d *directive) qualified() bool {
 	for list := d.argument; ; {
 		var name []byte
 		if name, list = cutElement(list); len(name) == 0 {
-			return len(trimSpace(d.argument)) > 0
+			return len(ascii.TrimSpace(d.argument)) > 0
 		}
 		if tokenLen(name) != len(name) {
 			return false
@@ -168,50 +169,50 @@ func (c *ResponseControl) clear() {
 func (c *ResponseControl) take(d *directive) {
 	switch name := d.name; len(name) {
 	case 6:
-		if equalFold(name, view("public")) && !d.malformed {
+		if ascii.EqualFold(name, "public") && !d.malformed {
 			c.Directive |= Public
 		}
 	case 7:
 		switch {
-		case equalFold(name, view("max-age")):
+		case ascii.EqualFold(name, "max-age"):
 			c.MaxAge = d.agree(c.MaxAge)
-		case equalFold(name, view("private")):
+		case ascii.EqualFold(name, "private"):
 			c.Directive |= qualifiedOr(d, PrivateFields, Private)
 		}
 	case 8:
 		switch {
-		case equalFold(name, view("no-store")):
+		case ascii.EqualFold(name, "no-store"):
 			c.Directive |= NoStore
-		case equalFold(name, view("no-cache")):
+		case ascii.EqualFold(name, "no-cache"):
 			c.Directive |= qualifiedOr(d, NoCacheFields, NoCache)
-		case equalFold(name, view("s-maxage")):
+		case ascii.EqualFold(name, "s-maxage"):
 			c.SMaxAge = d.agree(c.SMaxAge)
 		}
 	case 9:
-		if equalFold(name, view("immutable")) && !d.malformed {
+		if ascii.EqualFold(name, "immutable") && !d.malformed {
 			c.Directive |= Immutable
 		}
 	case 12:
-		if equalFold(name, view("no-transform")) {
+		if ascii.EqualFold(name, "no-transform") {
 			c.Directive |= NoTransform
 		}
 	case 14:
-		if equalFold(name, view("stale-if-error")) {
+		if ascii.EqualFold(name, "stale-if-error") {
 			c.StaleIfError = d.least(c.StaleIfError)
 		}
 	case 15:
 		switch {
-		case equalFold(name, view("must-revalidate")):
+		case ascii.EqualFold(name, "must-revalidate"):
 			c.Directive |= MustRevalidate
-		case equalFold(name, view("must-understand")):
+		case ascii.EqualFold(name, "must-understand"):
 			c.Directive |= MustUnderstand
 		}
 	case 16:
-		if equalFold(name, view("proxy-revalidate")) {
+		if ascii.EqualFold(name, "proxy-revalidate") {
 			c.Directive |= ProxyRevalidate
 		}
 	case 22:
-		if equalFold(name, view("stale-while-revalidate")) {
+		if ascii.EqualFold(name, "stale-while-revalidate") {
 			c.StaleWhileRevalidate = d.least(c.StaleWhileRevalidate)
 		}
 	}
@@ -234,7 +235,7 @@ func parseTargeted(h *wire.Header, name string) (c ResponseControl, ok bool) {
 	members := 0
 	for i := range h.Len() {
 		field, value, _, live := h.Field(i)
-		if !live || !equalFold(field, view(name)) {
+		if !live || !ascii.EqualFold(field, name) {
 			continue
 		}
 		d := dictionary{rest: value}
@@ -325,7 +326,7 @@ func eachQualified(h *wire.Header, targeted []string, f func(name []byte)) {
 		}
 		for i := range h.Len() {
 			field, value, _, live := h.Field(i)
-			if !live || !equalFold(field, view(name)) {
+			if !live || !ascii.EqualFold(field, name) {
 				continue
 			}
 			d := dictionary{rest: value}
@@ -344,7 +345,7 @@ func eachQualified(h *wire.Header, targeted []string, f func(name []byte)) {
 			if d, list = cutDirective(list); len(d.name) == 0 {
 				break
 			}
-			if (equalFold(d.name, view("no-cache")) || equalFold(d.name, view("private"))) && d.qualified() {
+			if (ascii.EqualFold(d.name, "no-cache") || ascii.EqualFold(d.name, "private")) && d.qualified() {
 				names(d.argument)
 			}
 		}
@@ -380,29 +381,29 @@ func ParseRequestControl(h *wire.Header) RequestControl {
 
 func (c *RequestControl) take(d *directive) {
 	switch name := d.name; {
-	case equalFold(name, view("max-age")):
+	case ascii.EqualFold(name, "max-age"):
 		c.MaxAge = d.least(c.MaxAge)
-	case equalFold(name, view("max-stale")):
+	case ascii.EqualFold(name, "max-stale"):
 		if !d.given && !d.malformed {
 			c.Directive |= MaxStaleAny
 		} else {
 			c.MaxStale = d.least(c.MaxStale)
 		}
-	case equalFold(name, view("min-fresh")):
+	case ascii.EqualFold(name, "min-fresh"):
 		n, ok := d.seconds()
 		if !ok {
 			n = maxDelta
 		}
 		c.MinFresh = max(c.MinFresh, n)
-	case equalFold(name, view("stale-if-error")):
+	case ascii.EqualFold(name, "stale-if-error"):
 		c.StaleIfError = d.least(c.StaleIfError)
-	case equalFold(name, view("no-cache")):
+	case ascii.EqualFold(name, "no-cache"):
 		c.Directive |= NoCache
-	case equalFold(name, view("no-store")):
+	case ascii.EqualFold(name, "no-store"):
 		c.Directive |= NoStore
-	case equalFold(name, view("no-transform")):
+	case ascii.EqualFold(name, "no-transform"):
 		c.Directive |= NoTransform
-	case equalFold(name, view("only-if-cached")):
+	case ascii.EqualFold(name, "only-if-cached"):
 		c.Directive |= OnlyIfCached
 	}
 }

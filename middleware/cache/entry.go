@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 
+	"gateway/internal/ascii"
 	"gateway/wire"
 )
 
@@ -219,7 +220,7 @@ fields:
 			continue
 		}
 		for _, l := range left {
-			if equalFold(name, view(l)) {
+			if ascii.EqualFold(name, l) {
 				continue fields
 			}
 		}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"gateway/internal/ascii"
 	"gateway/internal/unit"
 )
 
@@ -73,7 +74,7 @@ type Options struct {
 
 // Check reports options that make no sense.
 func (o *Options) Check(report func(key, problem string)) {
-	if tokenLen([]byte(o.Identifier)) != len(o.Identifier) || o.Identifier == "" || lower[o.Identifier[0]] < 'a' || lower[o.Identifier[0]] > 'z' {
+	if tokenLen([]byte(o.Identifier)) != len(o.Identifier) || o.Identifier == "" || ascii.Lower[o.Identifier[0]] < 'a' || ascii.Lower[o.Identifier[0]] > 'z' {
 		report("identifier", fmt.Sprintf("unexpected %q; want a token that begins with a letter", o.Identifier))
 	}
 }

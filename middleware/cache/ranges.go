@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 
+	"gateway/internal/ascii"
 	"gateway/wire"
 )
 
@@ -74,7 +75,7 @@ func (e *Entry) Part(s Span) []byte {
 // when that is not known.
 func parseRange(r *Ranges, value []byte, total int64) RangeResult {
 	const unit = "bytes="
-	if len(value) < len(unit) || !equalFold(value[:len(unit)], view(unit)) {
+	if len(value) < len(unit) || !ascii.EqualFold(value[:len(unit)], unit) {
 		return RangeIgnored
 	}
 	seen, sum := 0, int64(0)
@@ -83,7 +84,7 @@ func parseRange(r *Ranges, value []byte, total int64) RangeResult {
 		if end < 0 {
 			end = len(list)
 		}
-		element := trimSpace(list[:end])
+		element := ascii.TrimSpace(list[:end])
 		list = list[min(end+1, len(list)):]
 		if len(element) == 0 {
 			continue
@@ -169,7 +170,7 @@ func contentRange(h *wire.Header) (r partialRange, ok bool) {
 	}
 	_, value, _, _ := h.Field(i)
 	const unit = "bytes "
-	if len(value) < len(unit) || !equalFold(value[:len(unit)], view(unit)) {
+	if len(value) < len(unit) || !ascii.EqualFold(value[:len(unit)], unit) {
 		return r, false
 	}
 	span, total, ok := bytes.Cut(value[len(unit):], []byte{'/'})

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"gateway/internal/ascii"
 )
 
 const (
@@ -117,7 +119,7 @@ func parseField(s string) (t target, soft, ok bool) {
 	if len(s) != fieldSize {
 		return t, false, false
 	}
-	t.kind = lower[s[0]]
+	t.kind = ascii.Lower[s[0]]
 	soft = t.kind != s[0]
 	t.length = le.Uint16(view(s[1:]))
 	t.hash = le.Uint64(view(s[3:]))

@@ -1,6 +1,9 @@
 package cache
 
-import "gateway/wire"
+import (
+	"gateway/internal/ascii"
+	"gateway/wire"
+)
 
 // NoStoreReason says why a response is not stored. The text is the detail in
 // Cache-Status and a label of metrics.
@@ -148,7 +151,7 @@ func namesField(h *wire.Header, targeted []string, c *ResponseControl, field str
 	if !c.Has(NoCacheFields | PrivateFields) {
 		return false
 	}
-	eachQualified(h, targeted, func(name []byte) { found = found || equalFold(name, view(field)) })
+	eachQualified(h, targeted, func(name []byte) { found = found || ascii.EqualFold(name, field) })
 	return found
 }
 

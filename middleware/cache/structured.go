@@ -1,5 +1,7 @@
 package cache
 
+import "gateway/internal/ascii"
+
 // kind is the type of a bare item of a structured field (RFC 9651 section 3.3).
 type kind uint8
 
@@ -94,7 +96,7 @@ func (d *dictionary) separator(p *parser) bool {
 }
 
 func trimLeft(s []byte) []byte {
-	for len(s) > 0 && isSpace(s[0]) {
+	for len(s) > 0 && ascii.IsSpace(s[0]) {
 		s = s[1:]
 	}
 	return s
@@ -182,9 +184,9 @@ func (p *parser) item() (v item, ok bool) {
 		return p.number()
 	case c == '"':
 		return p.text(p.s[1:], kindString)
-	case c == '*' || 'a' <= lower[c] && lower[c] <= 'z':
+	case c == '*' || 'a' <= ascii.Lower[c] && ascii.Lower[c] <= 'z':
 		n := 1
-		for n < len(p.s) && (token[p.s[n]] || p.s[n] == ':' || p.s[n] == '/') {
+		for n < len(p.s) && (ascii.Token[p.s[n]] || p.s[n] == ':' || p.s[n] == '/') {
 			n++
 		}
 		v = item{kind: kindToken, text: p.s[:n]}
@@ -289,7 +291,7 @@ func (p *parser) bytes() (v item, ok bool) {
 			v = item{kind: kindBytes, text: p.s[1:i]}
 			p.s = p.s[i+1:]
 			return v, true
-		case 'a' <= lower[c] && lower[c] <= 'z', '0' <= c && c <= '9', c == '+', c == '/', c == '=':
+		case 'a' <= ascii.Lower[c] && ascii.Lower[c] <= 'z', '0' <= c && c <= '9', c == '+', c == '/', c == '=':
 		default:
 			return v, false
 		}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
+	"gateway/internal/ascii"
 	"gateway/wire"
 )
 
@@ -45,9 +46,9 @@ func appendTags(dst []byte, h *wire.Header, key []byte) (out []byte, n int) {
 		switch {
 		case !live:
 		case id == wire.SurrogateKey:
-			eachTag(value, func(c byte) bool { return isSpace(c) }, add)
-		case id == wire.Unknown && equalFold(name, view("Cache-Tag")):
-			eachTag(value, func(c byte) bool { return c == ',' || isSpace(c) }, add)
+			eachTag(value, func(c byte) bool { return ascii.IsSpace(c) }, add)
+		case id == wire.Unknown && ascii.EqualFold(name, "Cache-Tag"):
+			eachTag(value, func(c byte) bool { return c == ',' || ascii.IsSpace(c) }, add)
 		}
 	}
 	eachGroup(h, "Cache-Groups", func(group []byte) { add(groupHash(k.scheme, k.host, group)) })
@@ -73,7 +74,7 @@ func eachGroup(h *wire.Header, field string, f func(group []byte)) {
 	for pass := range 2 {
 		for i := range h.Len() {
 			name, value, _, live := h.Field(i)
-			if !live || !equalFold(name, view(field)) {
+			if !live || !ascii.EqualFold(name, field) {
 				continue
 			}
 			d := dictionary{rest: value}

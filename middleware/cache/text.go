@@ -1,54 +1,13 @@
 package cache
 
-import "unsafe"
+import (
+	"unsafe"
 
-// token marks the bytes of a token (RFC 9110 section 5.6.2), lower folds
-// ASCII letters.
-var token, lower = func() (token [256]bool, lower [256]byte) {
-	for c := range 256 {
-		lower[c] = byte(c)
-		switch {
-		case 'A' <= c && c <= 'Z':
-			lower[c] = byte(c) | 0x20
-			token[c] = true
-		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-			token[c] = true
-		}
-	}
-	for _, c := range []byte("!#$%&'*+-.^_`|~") {
-		token[c] = true
-	}
-	return token, lower
-}()
+	"gateway/internal/ascii"
+)
 
 // view is s as bytes that nobody may write to.
 func view(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
-
-// equalFold compares without regard to the case of ASCII letters.
-func equalFold(a, b []byte) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i, c := range a {
-		if lower[c] != lower[b[i]] {
-			return false
-		}
-	}
-	return true
-}
-
-func isSpace(c byte) bool { return c == ' ' || c == '\t' }
-
-// trimSpace removes optional white space (RFC 9110 section 5.6.3).
-func trimSpace(s []byte) []byte {
-	for len(s) > 0 && isSpace(s[0]) {
-		s = s[1:]
-	}
-	for len(s) > 0 && isSpace(s[len(s)-1]) {
-		s = s[:len(s)-1]
-	}
-	return s
-}
 
 // cutElement splits the first element off a comma-separated list; commas in
 // quoted strings do not separate. A quote that is never closed is an ordinary
@@ -57,7 +16,7 @@ func trimSpace(s []byte) []byte {
 func cutElement(list []byte) (element, rest []byte) {
 	for len(list) > 0 {
 		end := elementEnd(list)
-		element = trimSpace(list[:end])
+		element = ascii.TrimSpace(list[:end])
 		list = list[min(end+1, len(list)):]
 		if len(element) > 0 {
 			return element, list
@@ -98,7 +57,7 @@ func quotedLen(s []byte) int {
 // tokenLen is the number of bytes of the token that s begins with.
 func tokenLen(s []byte) int {
 	n := 0
-	for n < len(s) && token[s[n]] {
+	for n < len(s) && ascii.Token[s[n]] {
 		n++
 	}
 	return n

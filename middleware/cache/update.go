@@ -3,6 +3,7 @@ package cache
 import (
 	"bytes"
 
+	"gateway/internal/ascii"
 	"gateway/wire"
 )
 
@@ -70,7 +71,7 @@ func (e *Entry) merge(h, fresh *wire.Header) {
 func first(h *wire.Header, i int, name []byte, id wire.FieldID) bool {
 	for k := range i {
 		other, _, otherID, ok := h.Field(k)
-		if ok && otherID == id && equalFold(other, name) {
+		if ok && otherID == id && ascii.EqualFold(other, name) {
 			return false
 		}
 	}

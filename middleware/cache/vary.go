@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"slices"
 
+	"gateway/internal/ascii"
 	"gateway/wire"
 )
 
@@ -97,13 +98,13 @@ func appendVariant(dst, vary []byte, h *wire.Header) []byte {
 		id := wire.LookupField(name)
 		for i := h.Next(id, 0); i >= 0; i = h.Next(id, i+1) {
 			field, value, _, _ := h.Field(i)
-			if id == wire.Unknown && !equalFold(field, name) {
+			if id == wire.Unknown && !ascii.EqualFold(field, name) {
 				continue
 			}
 			dst = appendElements(dst, value, present)
 			present = true
 		}
-		if id == wire.AcceptEncoding || id == wire.Accept || equalFold(name, view("accept-language")) || equalFold(name, view("accept-charset")) {
+		if id == wire.AcceptEncoding || id == wire.Accept || ascii.EqualFold(name, "accept-language") || ascii.EqualFold(name, "accept-charset") {
 			dst = dst[:at+4+normalise(dst[at+4:], id == wire.AcceptEncoding)]
 		}
 		n := len(dst) - at - 4
@@ -126,7 +127,7 @@ func appendElements(dst, list []byte, more bool) []byte {
 			dst = append(dst, ',')
 		}
 		begun = true
-		dst = append(dst, trimSpace(list[:end])...)
+		dst = append(dst, ascii.TrimSpace(list[:end])...)
 		if end == len(list) {
 			break
 		}
@@ -146,11 +147,11 @@ func normalise(s []byte, any bool) int {
 		if c == '"' {
 			quoted = !quoted
 		}
-		if isSpace(c) && !quoted && (i+1 == len(s) || isSpace(s[i+1]) || s[i+1] == ';' || s[i+1] == '=' ||
+		if ascii.IsSpace(c) && !quoted && (i+1 == len(s) || ascii.IsSpace(s[i+1]) || s[i+1] == ';' || s[i+1] == '=' ||
 			n == 0 || s[n-1] == ';' || s[n-1] == '=') {
 			continue
 		}
-		s[n] = lower[c]
+		s[n] = ascii.Lower[c]
 		n++
 	}
 	s = s[:n]

@@ -1,6 +1,9 @@
 package compress
 
-import "gateway/wire"
+import (
+	"gateway/internal/ascii"
+	"gateway/wire"
+)
 
 // Accept is what a request says about the codings of its response: the weight
 // of each in thousandths, 0 for those that it does not want. The zero value
@@ -79,7 +82,7 @@ func (p *parser) add(list []byte) {
 		var element []byte
 		element, list = cut(list, ',')
 		name, parameters := cut(element, ';')
-		name = trim(name)
+		name = ascii.TrimSpace(name)
 		var to *int16
 		if len(name) == 1 && name[0] == '*' {
 			to = &p.any
@@ -115,8 +118,8 @@ func weight(parameters []byte) int16 {
 		var parameter []byte
 		parameter, parameters = cut(parameters, ';')
 		name, value := cut(parameter, '=')
-		if name = trim(name); len(name) == 1 && fold(name[0]) == 'q' {
-			w = min(w, qvalue(trim(value)))
+		if name = ascii.TrimSpace(name); len(name) == 1 && ascii.Lower[name[0]] == 'q' {
+			w = min(w, qvalue(ascii.TrimSpace(value)))
 		}
 	}
 	return w

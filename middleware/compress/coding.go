@@ -1,6 +1,9 @@
 package compress
 
-import "gateway/wire"
+import (
+	"gateway/internal/ascii"
+	"gateway/wire"
+)
 
 // Coding is a content coding (RFC 9110 section 8.4.1).
 type Coding uint8
@@ -23,11 +26,11 @@ func (c Coding) String() string { return codingNames[c] }
 // LookupCoding finds a coding by its name, compared without regard to case;
 // x-gzip is gzip (RFC 9110 section 8.4.1.3).
 func LookupCoding(name []byte) (c Coding, ok bool) {
-	if len(name) > 2 && name[1] == '-' && equalFold(name, "x-gzip") {
+	if len(name) > 2 && name[1] == '-' && ascii.EqualFold(name, "x-gzip") {
 		return Gzip, true
 	}
 	for c, known := range codingNames {
-		if equalFold(name, known) {
+		if ascii.EqualFold(name, known) {
 			return Coding(c), true
 		}
 	}
@@ -42,7 +45,7 @@ func Applied(h *wire.Header) (c Coding, ok bool) {
 		for len(list) > 0 {
 			var element []byte
 			element, list = cut(list, ',')
-			if element = trim(element); len(element) == 0 || equalFold(element, "identity") {
+			if element = ascii.TrimSpace(element); len(element) == 0 || ascii.EqualFold(element, "identity") {
 				continue
 			}
 			next, known := LookupCoding(element)
@@ -65,37 +68,6 @@ func cut(s []byte, sep byte) (before, after []byte) {
 	return s, nil
 }
 
-// trim removes optional white space (RFC 9110 section 5.6.3).
-func trim(s []byte) []byte {
-	for len(s) > 0 && (s[0] == ' ' || s[0] == '\t') {
-		s = s[1:]
-	}
-	for len(s) > 0 && (s[len(s)-1] == ' ' || s[len(s)-1] == '\t') {
-		s = s[:len(s)-1]
-	}
-	return s
-}
-
-// equalFold compares with a text in lower case.
-func equalFold(s []byte, lower string) bool {
-	if len(s) != len(lower) {
-		return false
-	}
-	for i, c := range s {
-		if fold(c) != lower[i] {
-			return false
-		}
-	}
-	return true
-}
-
-func fold(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		c |= 0x20
-	}
-	return c
-}
-
 // HasDirective reports whether a list has an element name=value, or name alone;
 // the name is in lower case.
 func HasDirective(list []byte, name string) bool {
@@ -103,7 +75,7 @@ func HasDirective(list []byte, name string) bool {
 		var element []byte
 		element, list = cut(list, ',')
 		element, _ = cut(element, '=')
-		if equalFold(trim(element), name) {
+		if ascii.EqualFold(ascii.TrimSpace(element), name) {
 			return true
 		}
 	}

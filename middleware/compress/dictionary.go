@@ -11,6 +11,7 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"gateway/internal/ascii"
 	"gateway/internal/clock"
 )
 
@@ -110,7 +111,7 @@ const base64Room = 33
 // byteSequence reads a hash in a byte sequence of RFC 9651.
 func byteSequence(to *[base64Room]byte, field []byte) bool {
 	const digits = (sha256.Size + 2) / 3 * 4
-	if field = trim(field); len(field) != digits+2 || field[0] != ':' || field[digits+1] != ':' {
+	if field = ascii.TrimSpace(field); len(field) != digits+2 || field[0] != ':' || field[digits+1] != ':' {
 		return false
 	}
 	n, err := base64.StdEncoding.Decode(to[:], field[1:digits+1])
@@ -176,12 +177,12 @@ func IsDictionary(field []byte) bool {
 		var member []byte
 		member, field = cutMember(field)
 		name, value := cut(member, '=')
-		switch name = trim(name); string(name) {
+		switch name = ascii.TrimSpace(name); string(name) {
 		case "match":
-			value = trim(value)
+			value = ascii.TrimSpace(value)
 			found = len(value) > 2 && value[0] == '"' && value[len(value)-1] == '"'
 		case "type":
-			if value, _ = cut(value, ';'); string(trim(value)) != "raw" {
+			if value, _ = cut(value, ';'); string(ascii.TrimSpace(value)) != "raw" {
 				return false
 			}
 		}

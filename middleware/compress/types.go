@@ -3,6 +3,8 @@ package compress
 import (
 	"fmt"
 	"strings"
+
+	"gateway/internal/ascii"
 )
 
 // Types is a set of media types.
@@ -50,7 +52,7 @@ func CheckType(pattern string) error {
 
 func typeName(s string) bool {
 	for i := range len(s) {
-		c := fold(s[i])
+		c := ascii.Lower[s[i]]
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && (i == 0 || !strings.Contains("!#$&-^_.+", string(c))) {
 			return false
 		}
@@ -62,13 +64,13 @@ func typeName(s string) bool {
 // parameters don't count. Allocates nothing.
 func (t *Types) Match(contentType []byte) bool {
 	name, _ := cut(contentType, ';')
-	name = trim(name)
+	name = ascii.TrimSpace(name)
 	if len(name) > longestType {
 		return false
 	}
 	var lower [longestType]byte
 	for i, c := range name {
-		lower[i] = fold(c)
+		lower[i] = ascii.Lower[c]
 	}
 	name = lower[:len(name)]
 	for _, s := range t.exact {
