@@ -1,29 +1,18 @@
-//go:build !race
-
 package accesslog
 
 import (
-	"runtime"
 	"testing"
+
+	"gateway/internal/mallocs"
 )
 
 func TestLogAllocatesNothing(t *testing.T) {
 	for _, format := range []string{"json", "text"} {
 		l := start(t, Options{Output: "/dev/null", Format: format, Query: true}, nil)
 		r := example()
-		const runs = 50000
-		log := func() {
-			for range runs {
-				l.Log(r)
-			}
+		for range 50_000 { // buffers grow to their size
+			l.Log(r)
 		}
-		log() // buffers grow to their size
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		log()
-		runtime.ReadMemStats(&after)
-		if n := after.Mallocs - before.Mallocs; n > runs/1000 {
-			t.Errorf("%s: %d allocations in %d runs", format, n, runs)
-		}
+		mallocs.None(t, format, 50_000, func() { l.Log(r) })
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"gateway/exchange"
+	"gateway/internal/mallocs"
 	"gateway/wire"
 )
 
@@ -47,7 +48,7 @@ func TestStagesAllocateNothing(t *testing.T) {
 			if peer != "" {
 				from = netip.MustParseAddrPort(peer)
 			}
-			zeroAllocations(t, func() {
+			mallocs.None(t, t.Name(), 50_000, func() {
 				x := exchange.Acquire()
 				if x.Request.ParseParts(verb, target, version, section, &wire.Limits{}) != wire.NoFault {
 					t.Fatal("the request is not valid")

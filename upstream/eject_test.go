@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"gateway/internal/mallocs"
 )
 
 // ejecting are options for n unchecked servers that are ejected by default.
@@ -397,7 +399,7 @@ func TestJudgingAllocatesNothing(t *testing.T) {
 	o.Eject = DefaultEject()
 	p := build(t, o)
 	n := 0
-	noMallocs(t, func() {
+	mallocs.None(t, t.Name(), 20_000, func() {
 		s, _ := p.Pick(new(Tried))
 		if n++; n%5 == 0 {
 			s.Done(answer5x)

@@ -5,11 +5,11 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"syscall"
 	"testing"
 	"time"
 
+	"gateway/internal/mallocs"
 	fake "gateway/internal/origin"
 	"gateway/wire"
 )
@@ -167,20 +167,18 @@ func TestOutcomesHaveNames(t *testing.T) {
 }
 
 func TestForwardedGetAllocatesNothing(t *testing.T) {
-	if raceDetector {
-		t.Skip("the race detector allocates")
-	}
-	const runs = 20_000
 	f := func(name string, server *fake.Fast) {
 		e := NewEndpoint(EndpointOptions{Network: server.Network, Address: server.Address, MaxIdle: 4, IdleTimeout: time.Minute})
 		t.Cleanup(e.Retire)
 		var c Call
+		calls := 0
 		head := []byte("GET /index.html HTTP/1.1\r\nHost: example.test\r\nAccept: */*\r\n\r\n")
-		once := func(i int) {
+		mallocs.None(t, name, 20_000, func() {
 			c.Reset()
 			c.Method, c.Head = wire.MethodGet, head
 			c.ConnectTimeout, c.FirstByteTimeout, c.BetweenTimeout = time.Minute, time.Minute, time.Minute
-			c.Fresh = i%4 == 0
+			c.Fresh = calls%4 == 0
+			calls++
 			if outcome := c.Do(e); outcome != OK {
 				t.Fatalf("%s: outcome is %v, cause %v", name, outcome, c.Cause())
 			}
@@ -188,19 +186,7 @@ func TestForwardedGetAllocatesNothing(t *testing.T) {
 				t.Fatalf("%s: body is %q, %v", name, whole, ok)
 			}
 			c.End()
-		}
-		for i := range 100 {
-			once(i)
-		}
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		for i := range runs {
-			once(i)
-		}
-		runtime.ReadMemStats(&after)
-		if mallocs := after.Mallocs - before.Mallocs; mallocs > runs/1000 {
-			t.Errorf("%s: %d allocations in %d calls", name, mallocs, runs)
-		}
+		})
 		if open, _ := e.Stats(); open != 1 {
 			t.Errorf("%s: %d connections open", name, open)
 		}

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"gateway/internal/mallocs"
 )
 
 func TestLatencyStepsAreASixteenth(t *testing.T) {
@@ -104,7 +106,7 @@ func TestLatenciesUnderConcurrency(t *testing.T) {
 
 func TestLatenciesAllocateNothing(t *testing.T) {
 	l, now := new(latencies), int64(0)
-	noMallocs(t, func() {
+	mallocs.None(t, t.Name(), 20_000, func() {
 		now += int64(time.Millisecond)
 		l.observe(now%int64(time.Second), now)
 		l.percentile(95)

@@ -8,29 +8,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"gateway/internal/mallocs"
 )
 
 // policies are all values of balance.
 var policies = []string{"round_robin", "least_conn", "p2c", "peak_ewma", "hash"}
-
-// noMallocs fails when f allocates: more than one in a thousand runs.
-func noMallocs(t *testing.T, f func()) {
-	t.Helper()
-	if raceDetector {
-		t.Skip("the race detector allocates")
-	}
-	const runs = 20_000
-	f()
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	for range runs {
-		f()
-	}
-	runtime.ReadMemStats(&after)
-	if n := after.Mallocs - before.Mallocs; n > runs/1000 {
-		t.Errorf("%d allocations in %d runs", n, runs)
-	}
-}
 
 // build gives a pool of a registry that both end with the test.
 func build(t testing.TB, o *Options) *Pool {
@@ -304,7 +287,7 @@ func TestPickAllocatesNothing(t *testing.T) {
 			o := weighted(balance, 5, 1, 1)
 			o.MaxConnections = 10
 			p := build(t, o)
-			noMallocs(t, func() {
+			mallocs.None(t, t.Name(), 20_000, func() {
 				var tried Tried
 				first, _ := p.Pick(&tried)
 				tried.Add(first)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 	"testing"
+
+	"gateway/internal/mallocs"
 )
 
 func stickyTo(secret string, weights ...int) *Options {
@@ -121,7 +123,7 @@ func TestStickyPicksAllocateNothing(t *testing.T) {
 	p := build(t, stickyTo("", 1, 1, 1))
 	tokens := [][]byte{[]byte(p.Servers()[1].Token()), []byte("nonsense")}
 	cookie := make([]byte, 0, 200)
-	noMallocs(t, func() {
+	mallocs.None(t, t.Name(), 20_000, func() {
 		for _, token := range tokens {
 			s, _ := p.PickFor(new(Tried), Intent{Token: token})
 			cookie = p.AppendCookie(cookie[:0], s, true)

@@ -1,8 +1,9 @@
 package wire
 
 import (
-	"runtime"
 	"testing"
+
+	"gateway/internal/mallocs"
 )
 
 var benchRequest = []byte("GET /users?page=2&page_size=5 HTTP/1.1\r\n" +
@@ -29,28 +30,6 @@ var benchRewritten = []byte("GET http://API.example.com/%7Eusers/../users?q=\"x\
 
 var benchLimits = &Limits{MaxTarget: 8 << 10, MaxHeader: 32 << 10, MaxFields: 100}
 
-// allocates fails the test when work allocates more than once in a thousand
-// runs. The work is warmed up first.
-func allocates(t *testing.T, name string, work func()) {
-	t.Helper()
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
-	const runs = 10_000
-	for range 10 {
-		work()
-	}
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	for range runs {
-		work()
-	}
-	runtime.ReadMemStats(&after)
-	if n := after.Mallocs - before.Mallocs; n > runs/1000 {
-		t.Errorf("%s allocates %d times in %d runs", name, n, runs)
-	}
-}
-
 func TestNothingIsAllocated(t *testing.T) {
 	var q Request
 	var p Response
@@ -76,12 +55,12 @@ func TestNothingIsAllocated(t *testing.T) {
 			t.Fatal(f)
 		}
 	}
-	allocates(t, "Request.Parse", parse(benchRequest))
-	allocates(t, "Request.Parse with rewriting", parse(benchRewritten))
-	allocates(t, "Request.ParseParts", parts(benchFields))
-	allocates(t, "a Host with an IPv6 address", parts([]byte("Host: [2001:db8::1]:80\r\n")))
-	allocates(t, "Response.Parse", respond)
-	allocates(t, "edits", func() {
+	mallocs.None(t, "Request.Parse", 10_000, parse(benchRequest))
+	mallocs.None(t, "Request.Parse with rewriting", 10_000, parse(benchRewritten))
+	mallocs.None(t, "Request.ParseParts", 10_000, parts(benchFields))
+	mallocs.None(t, "a Host with an IPv6 address", 10_000, parts([]byte("Host: [2001:db8::1]:80\r\n")))
+	mallocs.None(t, "Response.Parse", 10_000, respond)
+	mallocs.None(t, "edits", 10_000, func() {
 		respond()
 		p.DelHopByHop()
 		p.SetString("X-Server", "gateway")
@@ -91,7 +70,7 @@ func TestNothingIsAllocated(t *testing.T) {
 		out = p.AppendTo(out)
 	})
 	chunks := []byte("5\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n")
-	allocates(t, "Chunked", func() {
+	mallocs.None(t, "Chunked", 10_000, func() {
 		c.Reset()
 		c.Decode(chunks)
 		out = AppendChunkSize(out[:0], 4096)

@@ -1,6 +1,10 @@
 package cache
 
-import "testing"
+import (
+	"testing"
+
+	"gateway/internal/mallocs"
+)
 
 func TestNothingIsAllocatedOnAHit(t *testing.T) {
 	y := newPlay(t, policy(func(o *RouteOptions) { o.Query = "sort" }))
@@ -16,7 +20,7 @@ func TestNothingIsAllocatedOnAHit(t *testing.T) {
 		head := fields(t)
 		var part []byte
 		out := make([]byte, 0, 1024)
-		allocates(t, name, func() {
+		mallocs.None(t, name, 10_000, func() {
 			v := y.c.Lookup(&y.l, y.p, q, u, nil, y.now)
 			if v != want || y.l.Answer != answer {
 				t.Fatalf("%s: verdict %d, answer %d", name, v, y.l.Answer)
@@ -53,5 +57,5 @@ func TestNothingIsAllocatedOnAHit(t *testing.T) {
 
 	a := y.p.Ask(ask(t, "GET /"))
 	o := y.origin(200, fresh, date, "Expires: 0", "Vary: a, b", `CDN-Cache-Control: max-age=5;x=1, private="a"`, `ETag: "a"`)
-	allocates(t, "Judge", func() { y.p.Judge(&a, o) })
+	mallocs.None(t, "Judge", 10_000, func() { y.p.Judge(&a, o) })
 }

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -124,28 +123,6 @@ func (y *play) expect(want Verdict, body, line string, lines ...string) {
 		y.Errorf("%s %q: body %q, want %q", line, lines, y.l.Entry.Body(), body)
 	}
 	y.l.Entry.Release()
-}
-
-// allocates fails the test when work allocates more than once in a thousand
-// runs. The work is warmed up first.
-func allocates(t *testing.T, name string, work func()) {
-	t.Helper()
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
-	const runs = 10_000
-	for range 10 {
-		work()
-	}
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	for range runs {
-		work()
-	}
-	runtime.ReadMemStats(&after)
-	if n := after.Mallocs - before.Mallocs; n > runs/1000 {
-		t.Errorf("%s allocates %d times in %d runs", name, n, runs)
-	}
 }
 
 // await polls until a condition holds.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"gateway/internal/mallocs"
 	"gateway/internal/unit"
 )
 
@@ -182,7 +183,7 @@ func optimum(capacity int, keys []uint64) float64 {
 func TestHitRatioAgainstLRUAndOptimum(t *testing.T) {
 	const capacity = 4000
 	n := 200_000
-	if testing.Short() || raceEnabled {
+	if testing.Short() || mallocs.Race {
 		n = 40_000
 	}
 	for name, keys := range traces(capacity, n) {
@@ -401,7 +402,7 @@ func resident(t *testing.T) int64 {
 }
 
 func TestProcessGrowsByNoMoreThanTheLimit(t *testing.T) {
-	if raceEnabled {
+	if mallocs.Race {
 		t.Skip("the race detector takes memory of its own")
 	}
 	runtime.GC()
@@ -438,7 +439,7 @@ func TestProcessGrowsByNoMoreThanTheLimit(t *testing.T) {
 }
 
 func TestAMillionEntries(t *testing.T) {
-	if testing.Short() || raceEnabled {
+	if testing.Short() || mallocs.Race {
 		t.Skip("takes seconds")
 	}
 	s := openStore(t, 400<<20)

@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"sync"
 	"testing"
+
+	"gateway/internal/mallocs"
 )
 
 // available is the Available-Dictionary field of a client that has this body.
@@ -227,9 +229,6 @@ func TestAnnouncementsMatchTheRoute(t *testing.T) {
 }
 
 func TestDictionariesAllocateNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
 	e := newEngine()
 	s := e.Dictionaries("r")
 	list := userList(60 << 10)
@@ -240,7 +239,7 @@ func TestDictionariesAllocateNothing(t *testing.T) {
 		e.EncodeWith(s.Find(field), 3, 0, page).Release()
 	}
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	steadily(t, 2000, f)
+	mallocs.None(t, "a dictionary", 2000, f)
 }
 
 func TestDictionariesAreSafeForConcurrentUse(t *testing.T) {

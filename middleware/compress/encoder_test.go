@@ -7,10 +7,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"testing"
 	"time"
+
+	"gateway/internal/mallocs"
 )
 
 func TestReferenceToolsDecodeWholeBodies(t *testing.T) {
@@ -52,7 +53,7 @@ func TestReferenceToolsDecodeStreams(t *testing.T) {
 				}
 			}
 			large := 10 << 20
-			if testing.Short() || raceEnabled {
+			if testing.Short() || mallocs.Race {
 				large = 1 << 20
 			}
 			f(large, -1, 3, 16<<10, Flush)
@@ -156,36 +157,14 @@ func TestStreamsAreBounded(t *testing.T) {
 }
 
 func TestWholeBodiesAllocateNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("the race detector allocates")
-	}
 	e := newEngine()
 	body := userList(30 << 10)
 	for _, c := range codings {
 		t.Run(c.String(), func(t *testing.T) {
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // each P has a pool that is filled at its first use
 			f := func() { e.Encode(c, 3, 0, body).Release() }
-			steadily(t, 10_000, f)
+			mallocs.None(t, c.String(), 10_000, f)
 		})
-	}
-}
-
-// steadily fails the test if f, once the pools are filled, allocates in more
-// than one run of a thousand.
-func steadily(t *testing.T, runs int, f func()) {
-	t.Helper()
-	for range 10 {
-		f()
-	}
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // the collector would empty the pools
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	for range runs {
-		f()
-	}
-	runtime.ReadMemStats(&after)
-	if n := after.Mallocs - before.Mallocs; n > uint64(runs)/1000 {
-		t.Errorf("%d allocations in %d runs", n, runs)
 	}
 }
 
