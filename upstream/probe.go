@@ -59,7 +59,7 @@ func (r *Registry) watch(ctx context.Context, o *origin) {
 			pause = min(pause, doubtPause)
 		}
 		pause = vary(pause, check.jitter) - time.Since(began)
-		if !sleep(ctx, max(pause, 0)) {
+		if !clock.Sleep(ctx, max(pause, 0)) {
 			return
 		}
 	}

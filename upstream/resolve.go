@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"gateway/internal/clock"
 )
 
 // Resolver looks host names up; net.Resolver is one.
@@ -121,7 +123,7 @@ func (r *Registry) follow(ctx context.Context, n *name) {
 		if !known && (pause == 0 || pause > unknownRetry) {
 			pause = unknownRetry
 		}
-		if pause == 0 || !sleep(ctx, vary(pause, 0.1)) {
+		if pause == 0 || !clock.Sleep(ctx, vary(pause, 0.1)) {
 			return
 		}
 	}
@@ -254,16 +256,4 @@ func (r *Registry) learn(n *name, places []place, err error) (known bool) {
 // vary lengthens or shortens a time at random, by a share of at most so much.
 func vary(d time.Duration, share float64) time.Duration {
 	return time.Duration(float64(d) * (1 + share*(2*rand.Float64()-1)))
-}
-
-// sleep reports false when ctx was done before the time was over.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

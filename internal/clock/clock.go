@@ -13,6 +13,7 @@
 package clock
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 )
@@ -127,4 +128,16 @@ func tick() {
 	}
 	offset.Store(now.UnixNano() - mono)
 	coarse.Store(mono)
+}
+
+// Sleep waits for d, or less: it reports false when ctx was done before.
+func Sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }

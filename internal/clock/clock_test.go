@@ -2,6 +2,7 @@ package clock
 
 import (
 	"bytes"
+	"context"
 	"net/http"
 	"testing"
 	"time"
@@ -101,5 +102,16 @@ func BenchmarkAppendRFC3339(b *testing.B) {
 	buf := make([]byte, 0, 64)
 	for b.Loop() {
 		buf = AppendRFC3339(buf[:0], time.Now().UnixNano())
+	}
+}
+
+func TestSleepEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	if !Sleep(ctx, time.Millisecond) {
+		t.Error("the whole time: false")
+	}
+	time.AfterFunc(10*time.Millisecond, cancel)
+	if Sleep(ctx, time.Hour) {
+		t.Error("cut short: true")
 	}
 }

@@ -18,34 +18,15 @@ import (
 // append-only file, so that Kill followed by Restart keeps its data.
 func StartRedis(tb TB) *Server {
 	tb.Helper()
-	path, err := exec.LookPath("redis-server")
-	if err != nil {
-		tb.Fatalf("redis-server is not in PATH; install it: apt-get install -y redis-server")
-	}
-	dir, err := os.MkdirTemp("", "testenv-redis-")
-	if err != nil {
-		tb.Fatalf("start redis: %v", err)
-	}
-	s := &Server{
-		tb:   tb,
-		name: "redis",
-		url:  "redis://127.0.0.1:%d/0",
-		dir:  dir,
-		command: func(s *Server) *exec.Cmd {
-			cmd := exec.Command(path, "--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--dir", s.dir,
-				"--save", "", "--appendonly", "yes", "--appendfsync", "no", "--daemonize", "no")
-			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
-			return cmd
-		},
-		ready: pingRedis,
-	}
+	s := newRedis(tb, "redis://127.0.0.1:%d/0", func() []string {
+		return []string{"--appendonly", "yes", "--appendfsync", "no"}
+	})
 	s.start()
 	return s
 }
 
-// StartRedisCluster starts a Redis Cluster of one server, which has all slots.
-// Its URL names it as a cluster.
-func StartRedisCluster(tb TB) *Server {
+// newRedis is a Redis server with options that are made at each start.
+func newRedis(tb TB, url string, options func() []string) *Server {
 	tb.Helper()
 	path, err := exec.LookPath("redis-server")
 	if err != nil {
@@ -55,20 +36,29 @@ func StartRedisCluster(tb TB) *Server {
 	if err != nil {
 		tb.Fatalf("start redis: %v", err)
 	}
-	s := &Server{
+	return &Server{
 		tb:   tb,
 		name: "redis",
-		url:  "redis://127.0.0.1:%[1]d?addr=127.0.0.1:%[1]d",
+		url:  url,
 		dir:  dir,
 		command: func(s *Server) *exec.Cmd {
-			bus, _ := freePort()
-			cmd := exec.Command(path, "--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--dir", s.dir,
-				"--save", "", "--appendonly", "no", "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus))
+			cmd := exec.Command(path, append([]string{"--port", strconv.Itoa(s.port), "--bind", "127.0.0.1",
+				"--dir", s.dir, "--save", "", "--daemonize", "no"}, options()...)...)
 			cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "LC_ALL=C"}
 			return cmd
 		},
 		ready: pingRedis,
 	}
+}
+
+// StartRedisCluster starts a Redis Cluster of one server, which has all slots.
+// Its URL names it as a cluster.
+func StartRedisCluster(tb TB) *Server {
+	tb.Helper()
+	s := newRedis(tb, "redis://127.0.0.1:%[1]d?addr=127.0.0.1:%[1]d", func() []string {
+		bus, _ := freePort()
+		return []string{"--appendonly", "no", "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(bus)}
+	})
 	s.start()
 	client := goredis.NewClient(&goredis.Options{Addr: s.Addr()})
 	defer client.Close()

@@ -162,18 +162,6 @@ func (d *Dependency) rest(ctx context.Context, began time.Time, pause time.Durat
 	case <-ctx.Done():
 		return false
 	case <-d.hurry:
-		return sleep(ctx, min(pause, hurried(&d.options))-time.Since(began))
-	}
-}
-
-// sleep reports false when ctx was done before the time was over.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
+		return clock.Sleep(ctx, min(pause, hurried(&d.options))-time.Since(began))
 	}
 }
