@@ -44,8 +44,8 @@ race: ## all tests, with the race detector
 prove-front: ## all tests of the data plane with every request through fasthttp
 	PLAIN_FRONT=off $(GO) test -race -count=1 -timeout 10m ./listener ./proxy
 
-alloc: ## the tests that count allocations, without the race detector
-	$(GO) test -count=1 -run 'Alloc' -timeout 5m ./...
+alloc: ## the tests that count allocations or memory, without the race detector
+	$(GO) test -count=1 -run 'Alloc|MemoryIsBounded' -timeout 5m ./...
 
 manifests: ## the Kubernetes manifests, against the types of Kubernetes (a module of its own)
 	cd deploy/kubernetes && $(GO) test ./...
@@ -77,8 +77,8 @@ prove-load: ## figures of gateway load: against wrk, and against delays that are
 	$(GO) test -tags prove -run TestProveLoad -count=1 -v ./cmd/gateway
 
 prove-limit: ## figures of the limits: exactness, three gateways on one Redis, ten million keys
-	$(GO) test -tags prove -run TestProveLimits -count=1 -timeout 15m -v ./cmd/gateway
-	$(GO) test -tags prove -run TestProve -count=1 -timeout 15m -v ./middleware/ratelimit
+	$(GO) test -tags prove -run 'TestProve(Limits|TenMillionKeys)' -count=1 -timeout 15m -v ./cmd/gateway
+	$(GO) test -run TestMemoryIsBounded -count=1 -v ./middleware/ratelimit
 	$(GO) test -run '^$$' -bench LocalDecision -cpu 1,2 -benchmem ./middleware/ratelimit
 
 prove-cache: ## hit ratios and costs of the cache's store, beside a library, LRU and the optimum
