@@ -23,8 +23,8 @@ import (
 var sets atomic.Int64
 
 // nodes are gateways that share a Redis, as many registries: by the name of a
-// policy, its limiters.
-func nodes(t *testing.T, server *testenv.Server, n int, policies map[string]Options, timeout time.Duration) map[string][]*Limiter {
+// policy, its limiters. Their clients have the hooks.
+func nodes(t *testing.T, server *testenv.Server, n int, policies map[string]Options, timeout time.Duration, hooks ...redis.Hook) map[string][]*Limiter {
 	t.Helper()
 	config := RedisOptions{URL: server.URL(), Timeout: timeout, PoolSize: 16, Prefix: fmt.Sprintf("test%d:", sets.Add(1))}
 	limiters := map[string][]*Limiter{}
@@ -32,6 +32,9 @@ func nodes(t *testing.T, server *testenv.Server, n int, policies map[string]Opti
 	for range n {
 		set := build(t, newTestRegistry(t), policies, config)
 		clients = append(clients, set.redis)
+		for _, hook := range hooks {
+			set.redis.client.AddHook(hook)
+		}
 		for name := range policies {
 			limiters[name] = append(limiters[name], set.Limiter(name))
 		}
@@ -205,71 +208,6 @@ func TestStrictNodesKeepTheFillOfAChangedRate(t *testing.T) {
 	}
 }
 
-// bound is what leases may admit at most; see leases.
-func bound(o *Options, nodes int64, elapsed time.Duration) float64 {
-	r := newRate(o)
-	return r.burst + r.nano*float64(elapsed+leaseHorizon) + float64(nodes*starter(r, nodes))
-}
-
-// TestLeasedNodesAdmitWithinTheirBound holds the upper bound in each run. Where
-// less was admitted than what there was, the machine may have kept the nodes
-// from asking for it: then the run is repeated.
-func TestLeasedNodesAdmitWithinTheirBound(t *testing.T) {
-	t.Parallel()
-	server := testenv.StartRedis(t)
-	demand := shapes(900)
-	cases := map[string]struct {
-		rate      string
-		burst     int
-		perSecond func(int, time.Duration) float64
-	}{
-		"even":     {"200/s", 100, demand["even"]},
-		"skewed":   {"300/s", 300, demand["skewed"]},
-		"shifting": {"200/s", 60, demand["shifting"]},
-		"small":    {"100/s", 1, even(100)},
-		"slow":     {"1/m", 1, even(20)},
-	}
-	policies := map[string]Options{}
-	for name, c := range cases {
-		o := options(t, c.rate, c.burst)
-		o.Store = "redis"
-		policies[name] = o
-	}
-	limiters := nodes(t, server, 3, policies, 250*time.Millisecond)
-	var all sync.WaitGroup
-	for name, c := range cases {
-		all.Go(func() {
-			o := policies[name]
-			for attempt := 1; ; attempt++ {
-				r := press(limiters[name], fmt.Sprint("key", attempt), 2500*time.Millisecond, c.perSecond)
-				exact := newRate(&o).burst + newRate(&o).nano*float64(r.elapsed)
-				got, most := float64(r.admitted.Load()), bound(&o, 3, r.elapsed)
-				t.Logf("%s: %s burst %d: %.0f of %d admitted in %v, %+.1f %%; %d without Redis; slowest decision %v",
-					name, c.rate, c.burst, got, r.asked.Load(), r.elapsed, 100*(got/exact-1), r.alone.Load(), time.Duration(r.slowest.Load()))
-				if r.alone.Load() > 0 { // an answer of Redis came late
-					most += exact * 0.1
-				}
-				if got > most+1 {
-					t.Errorf("%s: %.0f admitted, want at most %.0f", name, got, most)
-				}
-				unfair := false
-				for i := range r.shares {
-					unfair = unfair || name == "even" && float64(r.shares[i].Load()) < 0.15*got
-				}
-				if got >= exact*0.85-3 && !unfair {
-					return
-				}
-				if attempt == 5 {
-					t.Errorf("%s: %.0f admitted, want about %.0f, fairly: %d, %d, %d",
-						name, got, exact, r.shares[0].Load(), r.shares[1].Load(), r.shares[2].Load())
-					return
-				}
-			}
-		})
-	}
-	all.Wait()
-}
-
 // TestLeasesComeBack leaves a lease unused and finds its tokens elsewhere.
 func TestLeasesComeBack(t *testing.T) {
 	t.Parallel()
@@ -291,7 +229,8 @@ func TestLeasesComeBack(t *testing.T) {
 
 // TestNodesGoOnWithoutRedisAndComeBackWithoutABurst has all nodes of both
 // stores ask for more than there is while their Redis freezes or dies, and
-// comes back.
+// comes back. In this time a busy machine takes its part of what is admitted;
+// TestOutagesOfRedisCostLittle counts exactly.
 func TestNodesGoOnWithoutRedisAndComeBackWithoutABurst(t *testing.T) {
 	t.Parallel()
 	o := options(t, "100/s", 50)
@@ -478,16 +417,23 @@ func TestRedisIsLeftWithTheLastPolicyThatNeedsIt(t *testing.T) {
 	}
 }
 
+// timedSource is the script with the time as its last two arguments, in seconds
+// and µs, instead of the server's.
+func timedSource(t *testing.T) string {
+	t.Helper()
+	source := strings.Replace(bucketSource, "redis.call('TIME')", "{ARGV[9], ARGV[10]}", 1)
+	if source == bucketSource {
+		t.Fatal("the script does not ask for the time")
+	}
+	return source
+}
+
 // TestScriptAgreesWithTheTable asks both stores the same random questions. The
 // script gets the time from the test instead of from the server.
 func TestScriptAgreesWithTheTable(t *testing.T) {
 	t.Parallel()
 	server := testenv.StartRedis(t)
-	source := strings.Replace(bucketSource, "redis.call('TIME')", "{ARGV[9], ARGV[10]}", 1)
-	if source == bucketSource {
-		t.Fatal("the script does not ask for the time")
-	}
-	script := redis.NewScript(source)
+	script := redis.NewScript(timedSource(t))
 	client := redis.NewClient(&redis.Options{Addr: server.Addr()})
 	defer client.Close()
 	for seed := range uint64(20) {
