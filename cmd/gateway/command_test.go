@@ -53,7 +53,7 @@ func TestExitStatus(t *testing.T) {
 	f(2, "", "unknown command \"nope\"", "help", "nope")
 	f(2, "", "no command \"nope\"", "help", "check", "nope")
 	f(2, "", "unexpected argument \"tcsh\"", "completion", "tcsh")
-	f(2, "", "unexpected argument \"config.toml\"", "check", "config.toml")
+	f(2, "", "did you mean --config config.toml?", "check", "config.toml")
 	f(2, "", "unknown flag: --confg", "run", "--confg", "x")
 	f(2, "", "flag needs an argument: --config", "run", "--config")
 	f(2, "", "invalid argument \"soon\"", "healthcheck", "--timeout", "soon")

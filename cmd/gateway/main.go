@@ -68,6 +68,9 @@ func isUnknownCommand(err error) bool {
 // noArgs refuses arguments as a usage error.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
+		if cmd.Flags().Lookup("config") != nil {
+			return usageError{fmt.Errorf("unexpected argument %q; did you mean --config %[1]s?", args[0])}
+		}
 		return usageError{fmt.Errorf("unexpected argument %q; %s takes none", args[0], cmd.CommandPath())}
 	}
 	return nil
