@@ -119,11 +119,7 @@ func (l *loop) wake(events []unix.EpollEvent) {
 		if s == nil {
 			continue // gone meanwhile
 		}
-		bits := awake | called
-		if events[i].Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-			bits |= hungup
-		}
-		if s.state.Or(bits)&(awake|gone) == 0 {
+		if s.call(events[i].Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0) {
 			l.front.workers.dispatch(s)
 		}
 	}
@@ -253,6 +249,21 @@ func (s *sleeper) key() clientKey {
 		return clientKey{}
 	}
 	return keyOf(s.peer.Addr())
+}
+
+// call tells the connection that bytes have come, or their end. It reports true
+// when nobody has the connection: the caller has it then.
+func (s *sleeper) call(end bool) bool {
+	bits := uint32(0)
+	if end {
+		bits = hungup
+	}
+	// The bytes that it is woken for are read by whoever has it then: they are
+	// no reason to read once more.
+	if s.state.CompareAndSwap(0, awake|bits) {
+		return true
+	}
+	return s.state.Or(awake|called|bits)&(awake|gone) == 0
 }
 
 // sleep gives the connection up until bytes come. It reports false when some

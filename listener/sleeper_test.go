@@ -256,3 +256,28 @@ func TestEventOfAnEarlierConnectionWakesNobody(t *testing.T) {
 		t.Errorf("got %d", got.StatusCode)
 	}
 }
+
+// What a connection is woken for is read once: reading again, to find nothing,
+// would be a system call for each request.
+func TestBytesThatWakeAConnectionAreReadOnce(t *testing.T) {
+	s := new(sleeper)
+	if !s.call(false) {
+		t.Fatal("nobody has it, and nobody gets it")
+	}
+	if !s.sleep() {
+		t.Error("it is read again for what it was woken for")
+	}
+	s.call(false)
+	if s.call(false) {
+		t.Error("two have it")
+	}
+	if s.sleep() {
+		t.Error("what has come meanwhile is not read")
+	}
+	if !s.sleep() {
+		t.Error("it is read a third time")
+	}
+	if s.call(true); s.state.Load()&hungup == 0 || s.sleep() {
+		t.Error("the end is not read")
+	}
+}
