@@ -106,23 +106,20 @@ func (l *loop) run() {
 
 // wake gives connections that have something to say to workers.
 func (l *loop) wake(events []unix.EpollEvent) {
-	woken := l.woken[:len(events)]
+	woken := l.woken[:0]
 	l.mu.Lock()
 	for i := range events {
 		// The place may have been given away since the set was asked.
-		if s := l.slots[events[i].Fd]; s != nil && s.turn == events[i].Pad {
-			woken[i] = s
+		s := l.slots[events[i].Fd]
+		if s == nil || s.turn != events[i].Pad {
+			continue
+		}
+		if s.call(events[i].Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0) {
+			woken = append(woken, s)
 		}
 	}
 	l.mu.Unlock()
-	for i, s := range woken {
-		if s == nil {
-			continue // gone meanwhile
-		}
-		if s.call(events[i].Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0) {
-			l.front.workers.dispatch(s)
-		}
-	}
+	l.front.workers.dispatch(woken...)
 	clear(woken)
 }
 

@@ -281,3 +281,71 @@ func TestBytesThatWakeAConnectionAreReadOnce(t *testing.T) {
 		t.Error("the end is not read")
 	}
 }
+
+// Requests that wait for something must not keep those that came with them from
+// being served, however many there are.
+func TestRequestsThatWaitHoldNobodyUp(t *testing.T) {
+	const count = 50
+	inside, leave := make(chan struct{}, count), make(chan struct{})
+	_, s := start(t, plain(), func(x *exchange.Exchange) {
+		inside <- struct{}{}
+		<-leave
+		echo(x)
+	})
+	clients := make([]*client, count)
+	for i := range clients {
+		clients[i] = dial(t, s)
+	}
+	for _, c := range clients {
+		c.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	}
+	for i := range clients {
+		select {
+		case <-inside:
+		case <-time.After(5 * time.Second):
+			t.Fatalf("%d of %d requests are served", i, count)
+		}
+	}
+	close(leave)
+	for _, c := range clients {
+		if got := c.answer("GET"); got.StatusCode != 200 {
+			t.Errorf("got %d", got.StatusCode)
+		}
+	}
+}
+
+// The queue keeps its order, and what has been taken from it is let go.
+func TestQueueOfWorkersKeepsItsOrder(t *testing.T) {
+	p := &workers{summoned: true} // nobody is called
+	w := new(worker)
+	given, taken := int32(0), int32(0)
+	for round := range 200 {
+		for range round % 7 {
+			p.dispatch(&sleeper{fd: given}, &sleeper{fd: given + 1})
+			given += 2
+		}
+		for range round % 11 {
+			if taken == given {
+				break
+			}
+			s := p.next(w, false)
+			if s == nil || s.fd != taken {
+				t.Fatalf("got %v, want %d", s, taken)
+			}
+			taken++
+			for _, s := range p.queue[:p.first] {
+				if s != nil {
+					t.Fatal("a connection that was taken is still there")
+				}
+			}
+		}
+	}
+	for ; taken < given; taken++ {
+		if s := p.next(w, false); s == nil || s.fd != taken {
+			t.Fatalf("got %v, want %d", s, taken)
+		}
+	}
+	if s := p.next(w, true); s != nil || len(p.idle) != 1 || p.summoned {
+		t.Errorf("got %v, %d idle", s, len(p.idle))
+	}
+}

@@ -13,40 +13,101 @@ import (
 )
 
 // workers are the goroutines that serve requests of connections that loops
-// watch: as many as there are requests under way, and some that wait for more.
+// watch: as many as there are requests that wait for something, one that works,
+// and some that wait for more.
+//
+// A worker takes one connection after the other from the queue, without a pause
+// and with its memory still in the processor's cache. One that takes a
+// connection and leaves others behind summons another worker first: if it has
+// to wait for something, that one goes on with the queue; if not, it has most
+// often emptied the queue by the time the other one comes.
 type workers struct {
-	front *Front
-	mu    sync.Mutex
-	idle  []*worker // a stack: the one used last is on top, its memory still in a cache
+	front    *Front
+	mu       sync.Mutex
+	queue    []*sleeper // have something to say, and nobody; queue[:first] has been taken
+	first    int
+	idle     []*worker // a stack: the one used last is on top, its memory still in a cache
+	summoned bool      // a worker has been woken for the queue, and has not come yet
 }
 
 // worker serves one request after the other, of whatever connection has one.
 type worker struct {
 	front *Front
-	wake  chan *sleeper // nil ends the worker
-	since int64         // when it became idle
-	conn  *Conn         // of the last connection, nil when that has kept it
-	mem   *buffer       // what is read into
+	wake  chan bool // there is something in the queue; false ends the worker
+	since int64     // when it became idle
+	conn  *Conn     // of the last connection, nil when that has kept it
+	mem   *buffer   // what is read into
 }
 
 // workerRest is how long a worker without work is kept.
 const workerRest = int64(sweepInterval) * 8
 
-// dispatch gives a connection that has something to say to a worker. It never
+// dispatch gives connections that have something to say to workers. It never
 // waits.
-func (p *workers) dispatch(s *sleeper) {
+func (p *workers) dispatch(list ...*sleeper) {
 	p.mu.Lock()
+	if p.first > 0 && len(p.queue)+len(list) > cap(p.queue) {
+		n := copy(p.queue, p.queue[p.first:])
+		clear(p.queue[n:])
+		p.queue, p.first = p.queue[:n], 0
+	}
+	p.queue = append(p.queue, list...)
+	w := p.summon()
+	p.mu.Unlock()
+	w.call()
+}
+
+// summon chooses a worker to be called for the queue, once mu, which is held, is
+// free; nil when none is needed.
+func (p *workers) summon() *worker {
+	if p.summoned || p.first == len(p.queue) {
+		return nil
+	}
+	p.summoned = true
 	if top := len(p.idle) - 1; top >= 0 {
 		w := p.idle[top]
 		p.idle[top] = nil
 		p.idle = p.idle[:top]
-		p.mu.Unlock()
-		w.wake <- s // has room: whoever takes a worker from the stack sends once
-		return
+		return w
 	}
+	return &worker{front: p.front}
+}
+
+// call sends a worker that was chosen to the queue.
+func (w *worker) call() {
+	switch {
+	case w == nil:
+	case w.wake == nil:
+		w.wake = make(chan bool, 1)
+		go w.run()
+	default:
+		w.wake <- true // has room: whoever takes a worker from the stack sends once
+	}
+}
+
+// next is a connection that has something to say. When there is none, the
+// worker is idle, and not to be used until it is woken. came says that it has
+// come because it was summoned.
+func (p *workers) next(w *worker, came bool) *sleeper {
+	p.mu.Lock()
+	if came {
+		p.summoned = false
+	}
+	if p.first == len(p.queue) {
+		w.since = clock.Coarse()
+		p.idle = append(p.idle, w)
+		p.mu.Unlock()
+		return nil
+	}
+	s := p.queue[p.first]
+	p.queue[p.first] = nil
+	if p.first++; p.first == len(p.queue) {
+		p.queue, p.first = p.queue[:0], 0
+	}
+	other := p.summon()
 	p.mu.Unlock()
-	w := &worker{front: p.front, wake: make(chan *sleeper, 1)}
-	go w.run(s)
+	other.call()
+	return s
 }
 
 // trim ends the workers that had nothing to do since before the given time.
@@ -54,7 +115,7 @@ func (p *workers) trim(before int64) {
 	p.mu.Lock()
 	n := 0
 	for n < len(p.idle) && p.idle[n].since <= before {
-		p.idle[n].wake <- nil
+		p.idle[n].wake <- false
 		n++
 	}
 	left := copy(p.idle, p.idle[n:])
@@ -64,14 +125,16 @@ func (p *workers) trim(before int64) {
 }
 
 // run is the worker's goroutine.
-func (w *worker) run(s *sleeper) {
-	for s != nil && w.serve(s) {
-		w.since = clock.Coarse()
-		p := &w.front.workers
-		p.mu.Lock()
-		p.idle = append(p.idle, w)
-		p.mu.Unlock()
-		s = <-w.wake
+func (w *worker) run() {
+	for came := true; ; {
+		s := w.front.workers.next(w, came)
+		if came = s == nil; came {
+			if !<-w.wake {
+				break
+			}
+		} else if !w.serve(s) {
+			break
+		}
 	}
 	if w.mem != nil {
 		w.mem.keep = false
