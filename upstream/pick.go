@@ -83,9 +83,9 @@ func (p *Pool) newPicker(members []member) Picker {
 	case "least_conn":
 		return &leastConn{members: members, order: order, turn: turn}
 	case "p2c":
-		return newTwoChoices(members, order, nil)
+		return newTwoChoices(members, order, false)
 	case "peak_ewma":
-		return newTwoChoices(members, order, p.registry.now)
+		return newTwoChoices(members, order, true)
 	}
 	panic("BUG: no picker for balance " + balance)
 }
@@ -99,7 +99,7 @@ func (p *Pool) newPicker(members []member) Picker {
 // shares. (By requests + 1 in relation to weight, the lightest of some idle
 // servers would never be taken, by requests in relation to weight it would
 // always be taken as soon as all others have one request each.)
-func busier(a member, inFlightA int64, b member, inFlightB int64) bool {
+func busier(a *member, inFlightA int64, b *member, inFlightB int64) bool {
 	if a.share == b.share {
 		return inFlightA > inFlightB
 	}
@@ -108,7 +108,7 @@ func busier(a member, inFlightA int64, b member, inFlightB int64) bool {
 
 // rounds is the number of requests in flight to a member, in rounds of what it
 // gets for one request to the other one.
-func rounds(m member, inFlight int64, other member) int64 {
+func rounds(m *member, inFlight int64, other *member) int64 {
 	if m.share <= other.share {
 		return inFlight
 	}

@@ -70,15 +70,23 @@ func slow(latency, average int64) int64 {
 // latency × (requests in flight + 1). A server that is not known yet is taken
 // to be as fast as the one that it is compared with, hence, over many picks,
 // as the mean of the pool.
-func costlier(a member, inFlightA int64, b member, inFlightB int64, now int64) bool {
-	x, y := a.tally.peak.read(now), b.tally.peak.read(now)
+//
+// What is known of both fades at the same rate, so it is enough that the older
+// knowledge fades until the time of the newer: the time of the pick makes no
+// difference.
+func costlier(a *member, inFlightA int64, b *member, inFlightB int64) bool {
+	p, q := &a.tally.peak, &b.tally.peak
+	x, y := float64(p.value.Load()), float64(q.value.Load())
 	switch {
-	case x == 0 && y == 0:
+	case x == 0 || y == 0:
 		x, y = 1, 1
-	case x == 0:
-		x = y
-	case y == 0:
-		y = x
+	default:
+		since, other := p.at.Load(), q.at.Load()
+		if since < other {
+			x *= faded(since, other)
+		} else if other < since {
+			y *= faded(other, since)
+		}
 	}
 	return x*float64(rounds(a, inFlightA, b)+1) > y*float64(rounds(b, inFlightB, a)+1)
 }

@@ -43,7 +43,7 @@ func (l *leastConn) least(tried *Tried, start int) (*Server, Verdict) {
 			continue
 		}
 		n := m.origin.inFlight.Load()
-		if best != nil && !busier(*best, load, *m, n) {
+		if best != nil && !busier(best, load, m, n) {
 			continue // whether it has room makes no difference
 		}
 		if m.full(n) {

@@ -10,13 +10,13 @@ package upstream
 // are equal it is the one drawn first, hence idle servers get their shares by
 // weight.
 type twoChoices struct {
-	sequence []member     // each as often as its weight says
-	members  int          // different ones
-	now      func() int64 // for peak_ewma, nil for p2c
+	sequence []member // each as often as its weight says
+	members  int      // different ones
+	peaked   bool     // for peak_ewma
 }
 
-func newTwoChoices(members []member, order []uint32, now func() int64) *twoChoices {
-	c := &twoChoices{sequence: make([]member, len(order)), members: len(members), now: now}
+func newTwoChoices(members []member, order []uint32, peaked bool) *twoChoices {
+	c := &twoChoices{sequence: make([]member, len(order)), members: len(members), peaked: peaked}
 	for i, index := range order {
 		c.sequence[i] = members[index]
 	}
@@ -27,7 +27,7 @@ func newTwoChoices(members []member, order []uint32, now func() int64) *twoChoic
 // that can be taken.
 func (c *twoChoices) Pick(tried Tried, _ uint64) (*Server, Verdict) {
 	first, second := c.draw()
-	a, b := c.sequence[first], c.sequence[second]
+	a, b := &c.sequence[first], &c.sequence[second]
 	m, n := a.origin.inFlight.Load(), b.origin.inFlight.Load()
 	if tried.count == 0 || !tried.Has(a.Server) && !tried.Has(b.Server) {
 		if c.worse(a, m, b, n) {
@@ -64,11 +64,11 @@ func (c *twoChoices) draw() (first, second int) {
 }
 
 // worse reports whether b is to be preferred to a, which was drawn first.
-func (c *twoChoices) worse(a member, inFlightA int64, b member, inFlightB int64) bool {
-	if c.now == nil {
-		return busier(a, inFlightA, b, inFlightB)
+func (c *twoChoices) worse(a *member, inFlightA int64, b *member, inFlightB int64) bool {
+	if c.peaked {
+		return costlier(a, inFlightA, b, inFlightB)
 	}
-	return costlier(a, inFlightA, b, inFlightB, c.now())
+	return busier(a, inFlightA, b, inFlightB)
 }
 
 // walk takes the next server of the sequence that can be taken.
