@@ -1,6 +1,10 @@
 package upstream
 
-import "time"
+import (
+	"time"
+
+	"gateway/internal/health"
+)
 
 // Candidates are the servers of a pool as a request would find them.
 type Candidates struct {
@@ -77,7 +81,7 @@ func (s *Server) candidate(now int64, primaries bool) Candidate {
 	switch {
 	case s.tally.drained.Load():
 		c.Why = "drained"
-	case s.Health() == Down:
+	case s.Health() == health.Down:
 		c.Why = "down"
 		if status.Reason != "" {
 			c.Why += ": " + status.Reason

@@ -13,13 +13,14 @@ import (
 	"time"
 
 	"gateway/internal/clock"
+	"gateway/internal/health"
 	"gateway/wire"
 )
 
 // watch checks an origin until ctx is done, the first time at once.
 func (r *Registry) watch(ctx context.Context, o *origin) {
 	check := &o.identity.check
-	var verdict checker
+	var checker health.Checker
 	var suspected int64 // when so many had failed that the origin was down but for a doubt, as clock.Mono; else 0
 	for {
 		began := time.Now()
@@ -32,27 +33,28 @@ func (r *Registry) watch(ctx context.Context, o *origin) {
 			if err != nil {
 				reason = err.Error()
 			}
-			before, since := verdict, suspected
-			health := verdict.next(check, err == nil)
+			before, since := checker, suspected
+			state := checker.Next(err == nil, check.fails, check.passes)
 			suspected = 0
 			switch {
 			case err == nil || !reached(err):
 			case r.excused(o): // and nothing of this counts later
-				health = verdict.pardon()
-			case health == Down && before.health != Down:
+				checker = health.Checker{State: health.Up}
+				state = checker.State
+			case state == health.Down && before.State != health.Down:
 				if since == 0 {
 					since = clock.Mono()
 				}
 				if r.doubtful(o, since) {
-					health, verdict, suspected = before.health, before, since // until the next check
+					state, checker, suspected = before.State, before, since // until the next check
 				}
 			}
-			if o.become(health, reason) {
-				r.flipped(o, health != Down, reason)
+			if o.become(state, reason) {
+				r.flipped(o, state != health.Down, reason)
 			}
 		}
 		pause := check.interval
-		if verdict.health == Down || verdict.streak > 0 {
+		if checker.State == health.Down || checker.Streak > 0 {
 			pause = check.fast // a change is under way, or all wait for one
 		}
 		if suspected != 0 {
@@ -68,34 +70,6 @@ func (r *Registry) watch(ctx context.Context, o *origin) {
 // doubtPause is how soon a check is repeated whose verdict waits: in the
 // meantime it should have been found out whose fault it is.
 const doubtPause = 200 * time.Millisecond
-
-// checker turns results of checks into health. The first result decides
-// alone; then it takes so many that contradict the present state, in a row.
-type checker struct {
-	health Health
-	streak int // results in a row that contradict health
-}
-
-func (c *checker) next(o *check, passed bool) Health {
-	seen, needed := Down, o.fails
-	if passed {
-		seen, needed = Up, o.passes
-	}
-	if seen == c.health {
-		c.streak = 0
-		return c.health
-	}
-	if c.streak++; c.health == Unknown || c.streak >= needed {
-		c.health, c.streak = seen, 0
-	}
-	return c.health
-}
-
-// pardon makes the origin up again although its checks fail.
-func (c *checker) pardon() Health {
-	c.health, c.streak = Up, 0
-	return Up
-}
 
 // unreachable is why no connection to an origin could be opened: nobody is
 // there, whatever else is out of order.

@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"gateway/internal/health"
 )
 
 // Server is one origin address as a member of a pool. It is immutable but for
@@ -148,7 +150,7 @@ func (s *Server) Usable() bool {
 // inRotation reports whether nothing but an ejection keeps the server from
 // being picked.
 func (s *Server) inRotation() bool {
-	return s.Health() != Down && !s.tally.drained.Load()
+	return s.Health() != health.Down && !s.tally.drained.Load()
 }
 
 // weight is the server's weight in use, before slow start.
@@ -160,7 +162,7 @@ func (s *Server) weight() int {
 }
 
 // Health is what the active checks say.
-func (s *Server) Health() Health { return Health(s.origin.health.Load()) }
+func (s *Server) Health() health.State { return health.State(s.origin.health.Load()) }
 
 // Outcomes is the number of attempts that ended so.
 func (s *Server) Outcomes(o Outcome) uint64 { return s.tally.outcomes[o].Load() }
@@ -185,20 +187,6 @@ var blames = [OutcomeCount]bool{
 // with this outcome.
 func (o Outcome) Repeatable() bool {
 	return o == Stale || blames[o] && o != DeadlinePassed && o != Invalid
-}
-
-// Health is the state of an origin according to its active checks.
-type Health uint32
-
-const (
-	Unknown Health = iota // not checked, or not checked yet; counts as usable
-	Up
-	Down
-)
-
-// String is the state's name in status and logs.
-func (h Health) String() string {
-	return [...]string{"unknown", "up", "down"}[h]
 }
 
 // tally is what is counted for a server in a pool, what the pool makes of it,
@@ -255,7 +243,7 @@ type origin struct {
 	latency  atomic.Int64 // moving average in ns, 0 before the first sample
 	_        [64]byte
 
-	health atomic.Uint32            // Health; written by the origin's probe alone
+	health atomic.Uint32            // health.State; written by the origin's probe alone
 	queues atomic.Pointer[[]*queue] // that wait for it; nil without any
 
 	mu     sync.Mutex // guards reason and since
@@ -327,15 +315,15 @@ func (o *origin) observe(ns int64) {
 
 // become sets the health and reports whether that makes the origin usable or
 // unusable, or usable again.
-func (o *origin) become(h Health, reason string) (flipped bool) {
-	old := Health(o.health.Load())
+func (o *origin) become(s health.State, reason string) (flipped bool) {
+	old := health.State(o.health.Load())
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.reason = reason
-	if old == h {
+	if old == s {
 		return false
 	}
 	o.since = time.Now()
-	o.health.Store(uint32(h))
-	return old == Down || h == Down
+	o.health.Store(uint32(s))
+	return old == health.Down || s == health.Down
 }

@@ -1,6 +1,10 @@
 package upstream
 
-import "time"
+import (
+	"time"
+
+	"gateway/internal/health"
+)
 
 // PoolStatus is a pool as an operator sees it.
 type PoolStatus struct {
@@ -111,7 +115,7 @@ func (s *Server) status() ServerStatus {
 	switch {
 	case t.drained.Load():
 		st.State = "drained"
-	case s.Health() == Down:
+	case s.Health() == health.Down:
 	case until != 0:
 		st.State = "ejected"
 	case t.trial.Load() != noTrial:

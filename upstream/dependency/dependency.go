@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"gateway/internal/clock"
+	"gateway/internal/health"
 	"gateway/metrics"
 )
 
@@ -69,6 +70,21 @@ func (d *Dependency) Doubtful(since int64) bool {
 	return true
 }
 
+// State is what the probes say of a dependency, in words of its own.
+type State health.State
+
+// The states of a dependency.
+const (
+	Unknown      = State(health.Unknown) // not probed yet; counts as connected
+	Connected    = State(health.Up)
+	Disconnected = State(health.Down)
+)
+
+// String is the state's name in status and logs.
+func (s State) String() string {
+	return [...]string{"unknown", "connected", "disconnected"}[s]
+}
+
 // State is what the probes say.
 func (d *Dependency) State() State { return State(d.state.Load()) }
 
@@ -99,7 +115,7 @@ func (d *Dependency) Status() Status {
 // watch probes until ctx is done, the first time at once.
 func (d *Dependency) watch(ctx context.Context, changed func(from, to State, reason string)) {
 	defer d.prober.close()
-	verdict := checker{state: d.State()}
+	checker := health.Checker{State: health.State(d.State())}
 	for {
 		select {
 		case <-d.hurry: // this is the probe that is wanted
@@ -114,13 +130,16 @@ func (d *Dependency) watch(ctx context.Context, changed func(from, to State, rea
 		if d.seconds != nil {
 			d.seconds.Observe(took)
 		}
-		if from := verdict.state; !void && d.become(verdict.next(&d.options, reason == ""), reason, took) {
-			changed(from, verdict.state, reason)
+		if from := d.State(); !void {
+			to := State(checker.Next(reason == "", d.options.Fails, d.options.Passes))
+			if d.become(to, reason, took) {
+				changed(from, to, reason)
+			}
 		}
 		if reason == "" && !void {
 			d.well.Store(mono)
 		}
-		if !d.rest(ctx, began, pace(&d.options, verdict.state)) {
+		if !d.rest(ctx, began, pace(&d.options, d.State())) {
 			return
 		}
 	}
