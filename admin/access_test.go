@@ -50,7 +50,7 @@ func TestTokensOpenWhatTheyMay(t *testing.T) {
 		"GET /livez": public, "GET /readyz": public, "GET /": public, "GET /dashboard/app.js": public,
 		"GET /metrics": looking, "GET /healthz": looking, "GET /status": looking, "GET /history": looking, "GET /events": looking,
 		"GET /config": doing, "GET /debug/pprof/": doing, "GET /debug/pprof/heap": doing, "GET /debug/pprof/cmdline": doing,
-		"POST /reload": doing, "POST /drain": doing, "POST /enable": doing, "POST /weight": doing,
+		"POST /reload": doing, "POST /drain": doing, "POST /disable": doing, "POST /enable": doing, "POST /weight": doing,
 	} {
 		method, path, _ := strings.Cut(path, " ")
 		for _, c := range []struct{ who, field string }{

@@ -25,6 +25,7 @@ import (
 	"gateway/internal/handover"
 	"gateway/listener"
 	"gateway/proxy"
+	"gateway/upstream"
 )
 
 // Control is what the admin server needs of a gateway; proxy.Gateway
@@ -43,9 +44,9 @@ type Control interface {
 	Explain(q proxy.Question) (*proxy.Explanation, error)
 	// Reload reads the configuration anew and says in words what changed.
 	Reload(ctx context.Context) (changes []string, err error)
-	// SetDrained stops or resumes sending new requests to a server. The error names
-	// what is unknown.
-	SetDrained(pool, server string, drained bool) error
+	// SetOrder drains, disables or enables a server. The error names what is
+	// unknown.
+	SetOrder(pool, server string, o upstream.Order) error
 	// SetWeight gives a server another weight, 0 the configured one again. The
 	// error names what is unknown.
 	SetWeight(pool, server string, weight int) error

@@ -310,7 +310,7 @@ func TestProbesServerHasNothingElse(t *testing.T) {
 			t.Errorf("%s: status %d", path, r.StatusCode)
 		}
 	}
-	for _, path := range []string{"/reload", "/drain", "/enable", "/weight"} {
+	for _, path := range []string{"/reload", "/drain", "/disable", "/enable", "/weight"} {
 		if r := ask(t, "POST", p.probes, path); r.StatusCode != 404 {
 			t.Errorf("POST %s: status %d", path, r.StatusCode)
 		}
@@ -442,28 +442,37 @@ func TestReload(t *testing.T) {
 	}
 }
 
-func TestDrainAndEnable(t *testing.T) {
+func TestDrainDisableAndEnable(t *testing.T) {
 	p := operateSample(t)
 	q := func(upstream, server string) string {
 		return "?" + url.Values{"upstream": {upstream}, "server": {server}}.Encode()
 	}
 	status := func(path string) reply { return ask(t, "POST", p.admin, path) }
-	for i := range 2 {
-		r := status("/drain" + q("gone", fmt.Sprintf("127.0.0.1:%d", i+1)))
-		var answer struct {
-			Upstream, Server string
-			Drained          bool
-		}
+	order := func(path, server, want string) {
+		t.Helper()
+		r := status(path + q("gone", server))
+		var answer struct{ Upstream, Server, Result string }
 		r.decode(t, &answer)
-		if r.StatusCode != 200 || answer.Upstream != "gone" || !answer.Drained {
-			t.Errorf("status %d: %s", r.StatusCode, r.body)
+		if r.StatusCode != 200 || answer.Upstream != "gone" || answer.Server != server || answer.Result != want {
+			t.Errorf("status %d: %s, want %s", r.StatusCode, r.body, want)
+		}
+		var st proxy.Status
+		ask(t, "GET", p.admin, "/status").decode(t, &st)
+		for _, u := range st.Upstreams {
+			for _, s := range u.Servers {
+				if s.Address == server && (s.State == want) != (want != "enabled") {
+					t.Errorf("%s: the server is %s", path, s.State)
+				}
+			}
 		}
 	}
+	order("/drain", "127.0.0.1:1", "drained")
+	order("/disable", "127.0.0.1:2", "disabled")
 	get := func() string { return p.raw("GET /gone HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n") }
 	if got := get(); !strings.HasPrefix(got, "HTTP/1.1 503 ") || !strings.Contains(got, "Retry-After: ") {
-		t.Errorf("all servers drained: %q", got)
+		t.Errorf("no server in use: %q", got)
 	}
-	status("/enable" + q("gone", "127.0.0.1:1"))
+	order("/enable", "127.0.0.1:2", "enabled")
 	if got := get(); !strings.HasPrefix(got, "HTTP/1.1 502 ") {
 		t.Errorf("one server in use that refuses: %q", got)
 	}
@@ -473,6 +482,7 @@ func TestDrainAndEnable(t *testing.T) {
 	}{
 		"/drain":                                              {400, "POST /drain?upstream=NAME&server=ADDRESS"},
 		"/enable?upstream=gone":                               {400, "POST /enable?upstream=NAME&server=ADDRESS"},
+		"/disable?server=127.0.0.1:1":                         {400, "POST /disable?upstream=NAME&server=ADDRESS"},
 		"/drain" + q("nobody", "127.0.0.1:1"):                 {404, "want one of app, gone"},
 		"/drain" + q("gone", "127.0.0.1:3"):                   {404, "127.0.0.1:1, 127.0.0.1:2"},
 		"/weight" + q("gone", "127.0.0.1:1"):                  {400, "POST /weight?upstream=NAME&server=ADDRESS&weight=NUMBER"},
@@ -523,7 +533,7 @@ func TestWeightIsSet(t *testing.T) {
 
 func TestMethodsThatDoNotFit(t *testing.T) {
 	p := operate(t, "[[route]]\nrespond = {}\n")
-	for _, path := range []string{"/reload", "/drain", "/enable", "/weight"} {
+	for _, path := range []string{"/reload", "/drain", "/disable", "/enable", "/weight"} {
 		if r := ask(t, "GET", p.admin, path); r.StatusCode != 405 || r.Header.Get("Allow") != "POST" {
 			t.Errorf("GET %s: status %d, Allow %q", path, r.StatusCode, r.Header.Get("Allow"))
 		}

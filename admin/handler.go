@@ -83,22 +83,23 @@ func control(c Control, handle func(pattern string, least role, h http.HandlerFu
 		}
 		writeJSON(w, http.StatusOK, map[string]any{"result": "applied", "changes": changes})
 	})
-	drain := func(drained bool) http.HandlerFunc {
+	order := func(o upstream.Order) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			pool, server := r.FormValue("upstream"), r.FormValue("server")
 			if pool == "" || server == "" {
 				problem(w, http.StatusBadRequest, "upstream and server are required: POST "+r.URL.Path+"?upstream=NAME&server=ADDRESS")
 				return
 			}
-			if err := c.SetDrained(pool, server, drained); err != nil {
+			if err := c.SetOrder(pool, server, o); err != nil {
 				problem(w, http.StatusNotFound, err.Error())
 				return
 			}
-			writeJSON(w, http.StatusOK, map[string]any{"upstream": pool, "server": server, "drained": drained})
+			writeJSON(w, http.StatusOK, map[string]any{"upstream": pool, "server": server, "result": o.String()})
 		}
 	}
-	handle("POST /drain", operator, drain(true))
-	handle("POST /enable", operator, drain(false))
+	handle("POST /drain", operator, order(upstream.Drained))
+	handle("POST /disable", operator, order(upstream.Disabled))
+	handle("POST /enable", operator, order(upstream.Enabled))
 	handle("POST /weight", operator, func(w http.ResponseWriter, r *http.Request) {
 		pool, server := r.FormValue("upstream"), r.FormValue("server")
 		weight, err := strconv.Atoi(r.FormValue("weight"))
@@ -153,7 +154,8 @@ GET  /explain         what would become of a request: ?url=URL&method=GET&header
 GET  /config          the running configuration, secrets masked
 POST /reload          read the configuration file anew
 POST /drain           no new requests for a server: ?upstream=NAME&server=ADDRESS
-POST /enable          the opposite
+POST /disable         the same, and neither checks nor idle connections: ?upstream=NAME&server=ADDRESS
+POST /enable          the opposite of both
 POST /weight          another weight for a server: ?upstream=NAME&server=ADDRESS&weight=NUMBER, 0 for the configured one
 POST /purge           stored responses: ?url=URL, prefix=HOST/PATH, host=HOST, tag=TAG or all=true; soft=true: count as stale
 GET  /debug/pprof/    profiles: cpu, heap, goroutine, block, mutex

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"gateway/internal/origin"
+	"gateway/upstream"
 )
 
 // named starts origins that answer with their names: a, b, c, …
@@ -96,6 +97,54 @@ func held(t *testing.T) (o *origin.Origin, asked, released chan struct{}) {
 			c.Write(origin.OK(q.Target))
 		}
 	}), asked, released
+}
+
+// What a disabled server works on ends well; then no connection to it is left.
+// A drained one keeps its connections.
+func TestDisabledServerKeepsNoConnections(t *testing.T) {
+	o, asked, released := held(t)
+	r := begin(t, app(o.Address, refusing(t))+"eject = false\nhealth = false\n")
+	ask := func() *client {
+		t.Helper()
+		c := r.dial()
+		c.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+		within(t, "the origin is asked", asked)
+		return c
+	}
+	order := func(want upstream.Order) {
+		t.Helper()
+		if err := r.SetOrder("app", o.Address, want); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := func(what string, want int) {
+		t.Helper()
+		r.until(what, func() bool { return o.Open() == want })
+		r.counts(float64(want), "gateway_upstream_connections", o.Address, `state="idle"`)
+		r.counts(0, "gateway_upstream_connections", o.Address, `state="active"`)
+	}
+	answer := func(c *client) {
+		t.Helper()
+		released <- struct{}{}
+		if a := c.receive("GET"); a.body != "/" {
+			t.Errorf("%d %q", a.StatusCode, a.body)
+		}
+	}
+	first, second := ask(), ask()
+	answer(first)
+	order(upstream.Drained)
+	r.get("/").refused(t, 502, "connect_failed") // the other server
+	r.until("one connection is idle", func() bool {
+		return r.metric("gateway_upstream_connections", o.Address, `state="idle"`) == 1
+	})
+	order(upstream.Disabled)
+	r.get("/").refused(t, 502, "connect_failed")
+	r.until("the idle connection is closed", func() bool { return o.Open() == 1 })
+	answer(second)
+	kept("no connection is left", 0)
+	order(upstream.Enabled)
+	answer(ask())
+	kept("a connection is kept", 1)
 }
 
 func TestRequestsQueueForAServer(t *testing.T) {

@@ -78,7 +78,7 @@ func (g *Gateway) collectPools() {
 		}
 	}
 	r := g.metrics
-	r.CollectGauge("gateway_upstream_up", "Whether a server may get requests (1) or is down, drained or ejected (0).",
+	r.CollectGauge("gateway_upstream_up", "Whether a server may get requests (1) or is down, drained, disabled or ejected (0).",
 		server(func(s *upstream.Server) float64 {
 			if s.Usable() {
 				return 1

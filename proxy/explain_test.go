@@ -223,7 +223,7 @@ func TestExplanationsAgreeWithWhatHappens(t *testing.T) {
 		if i%40 == 39 { // other servers, and at times none
 			pool := []string{"turns", "least", "hashed"}[random.IntN(3)]
 			for _, s := range r.snapshot.Load().pools[pool].Servers() {
-				if err := r.SetDrained(pool, s.Name, random.IntN(2) == 0); err != nil {
+				if err := r.SetOrder(pool, s.Name, upstream.Order(random.IntN(3))); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -222,13 +222,13 @@ func (g *Gateway) ReopenLogs() error {
 	return nil
 }
 
-// SetDrained stops new requests to a server of a pool, or allows them again.
-// The error says which names are known.
-func (g *Gateway) SetDrained(pool, server string, drained bool) error {
+// SetOrder drains, disables or enables a server of a pool, until the gateway is
+// restarted. The error says which names are known.
+func (g *Gateway) SetOrder(pool, server string, o upstream.Order) error {
 	if s := g.snapshot.Load(); s.pools[pool] == nil {
 		return fmt.Errorf("unknown upstream %q; want one of %s", pool, strings.Join(s.poolNames, ", "))
 	}
-	return g.servers.Drain(pool, server, drained)
+	return g.servers.SetOrder(pool, server, o)
 }
 
 // SetWeight gives a server of a pool another weight, 1 to 1000, until the

@@ -22,6 +22,7 @@ import (
 	"gateway/config"
 	"gateway/internal/load"
 	"gateway/internal/origin"
+	"gateway/upstream"
 )
 
 // writeCertificate writes PEM files for a name and gives their paths.
@@ -497,7 +498,7 @@ retry.attempts = %d
 	r.until("one is down", is(o.Address, "down"))
 	_, _, since := server(o.Address)
 	bad.Store(false)
-	if err := r.SetDrained("app", other.Address, true); err != nil {
+	if err := r.SetOrder("app", other.Address, upstream.Drained); err != nil {
 		t.Fatal(err)
 	}
 	for i := 2; i < 6; i++ {
@@ -517,7 +518,7 @@ retry.attempts = %d
 	}
 	for _, s := range r.Status().Upstreams[0].Servers {
 		if s.Address == other.Address {
-			r.SetDrained("app", s.Address, false)
+			r.SetOrder("app", s.Address, upstream.Enabled)
 		}
 	}
 	if a := r.get("/"); a.StatusCode != 200 {

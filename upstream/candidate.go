@@ -79,8 +79,8 @@ func (s *Server) candidate(now int64, primaries bool) Candidate {
 		c.Score = s.tally.peak.read(now) / float64(time.Millisecond) * (float64(c.InFlight)/float64(max(c.Weight, 1)) + 1)
 	}
 	switch {
-	case s.tally.drained.Load():
-		c.Why = "drained"
+	case s.order() != Enabled:
+		c.Why = s.order().String()
 	case s.Health() == health.Down:
 		c.Why = "down"
 		if status.Reason != "" {

@@ -9,19 +9,42 @@ import (
 // What operators decide while the gateway runs. It is lost on a restart, and
 // lasts over reloads for as long as the pool has a server of that name.
 
-// Drain takes a server of a pool out of use, or puts it back: drained, it gets
-// no new requests and those in flight go on. The error says which names are
-// known.
-func (r *Registry) Drain(pool, server string, drained bool) error {
-	err := r.control(pool, server, func(s *Server) { s.tally.drained.Store(drained) })
+// Order is what an operator decided about a server.
+type Order uint32
+
+const (
+	// Enabled is the absence of another order.
+	Enabled Order = iota
+
+	// Drained: no new requests, those of sticky sessions included. What is in
+	// flight ends, the server is checked as before, and its connections are
+	// kept: it is back at once.
+	Drained
+
+	// Disabled: drained, and left alone. It is not checked, its idle
+	// connections are closed, and those in use when they become idle. Back in
+	// use it is checked at once, and starts slowly.
+	Disabled
+)
+
+// String is the order's name in status, logs and the admin API.
+func (o Order) String() string {
+	return [...]string{"enabled", "drained", "disabled"}[o]
+}
+
+// SetOrder drains, disables or enables a server of a pool. Checks and
+// connections of an address end when it is disabled in all pools that reach it
+// in the same way. The error says which names are known.
+func (r *Registry) SetOrder(pool, server string, o Order) error {
+	err := r.control(pool, server, func(s *Server) {
+		if Order(s.tally.order.Swap(uint32(o))) == Disabled && o != Disabled {
+			s.pool.renew(s)
+		}
+	})
 	if err != nil {
 		return err
 	}
-	if drained {
-		r.log.Info("server is drained", "upstream", pool, "server", server)
-	} else {
-		r.log.Info("server is in use again", "upstream", pool, "server", server)
-	}
+	r.log.Info("server is "+o.String(), "upstream", pool, "server", server)
 	return nil
 }
 
@@ -50,22 +73,26 @@ func (r *Registry) control(pool, server string, change func(*Server)) error {
 		return fmt.Errorf("unknown upstream %q", pool)
 	}
 	var known []string
-	found := false
+	var changed []*Server
 	for _, p := range pools {
 		for _, s := range p.Servers() {
 			known = append(known, s.Name)
 			if s.Name == server {
-				found = true
+				changed = append(changed, s)
 				change(s)
 			}
 		}
 	}
-	if !found {
+	if changed == nil {
 		slices.Sort(known)
 		return fmt.Errorf("unknown server %q in upstream %q; want one of %s", server, pool, strings.Join(slices.Compact(known), ", "))
 	}
 	for _, p := range pools {
 		p.refresh()
 	}
+	r.mu.Lock()
+	left := r.attend(changed)
+	r.mu.Unlock()
+	closeIdle(left)
 	return nil
 }

@@ -300,19 +300,31 @@ func (p *Pool) passed(s *Server, now int64) {
 }
 
 // recovered begins slow start for a server whose active checks passed again.
-// Whatever it was ejected for belongs to the past.
 func (p *Pool) recovered(o *origin) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.registry.now()
 	for _, s := range p.Servers() {
 		if s.origin == o {
-			p.endEjection(s, now)
-			s.tally.trial.Store(noTrial)
-			s.tally.peak.forget()
-			s.tally.ramp.Store(now)
+			p.startSlowly(s, now)
 		}
 	}
+}
+
+// renew begins slow start for a server that an operator puts back in use.
+func (p *Pool) renew(s *Server) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.startSlowly(s, p.registry.now())
+}
+
+// startSlowly begins slow start for a server. Whatever it was ejected for
+// belongs to the past. The caller holds p.mu.
+func (p *Pool) startSlowly(s *Server, now int64) {
+	p.endEjection(s, now)
+	s.tally.trial.Store(noTrial)
+	s.tally.peak.forget()
+	s.tally.ramp.Store(now)
 }
 
 // Ejections is how often the server was ejected for that cause.

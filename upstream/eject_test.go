@@ -299,11 +299,11 @@ func TestEjectionOutlivesAReload(t *testing.T) {
 		if trial = pickOnly(p, 0); trial == nil {
 			t.Fatal("no trial after a reload")
 		}
-		for _, drained := range []bool{true, false} {
-			if err := w.Drain("app", trial.Name, drained); err != nil {
+		for _, o := range []Order{Drained, Enabled} {
+			if err := w.SetOrder("app", trial.Name, o); err != nil {
 				t.Fatal(err)
 			}
-			if drained {
+			if o == Drained {
 				trial.Done(refused)
 			}
 		}

@@ -97,13 +97,20 @@ func (e *Endpoint) CloseIdle() {
 // Retire closes the idle connections, and those that come back later instead
 // of keeping them. Calls may go on and new ones are still possible.
 func (e *Endpoint) Retire() {
-	e.mu.Lock()
-	e.retired = true
-	if e.sweeper != nil {
-		e.sweeper.Stop()
-	}
-	e.mu.Unlock()
+	e.Keep(false)
 	e.CloseIdle()
+}
+
+// Keep says whether connections that come back are kept, as they are at first,
+// or closed. Those that are idle stay.
+func (e *Endpoint) Keep(on bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.retired = !on
+	if e.retired && e.sweeping {
+		e.sweeper.Stop()
+		e.sweeping = false
+	}
 }
 
 // take is the idle connection that was used last and has nothing to read, nil

@@ -61,6 +61,25 @@ func TestFreshTakesNoOldConnection(t *testing.T) {
 	}
 }
 
+func TestConnectionsAreKeptAgain(t *testing.T) {
+	e := connected(t, 2, EndpointOptions{IdleTimeout: time.Hour})
+	c := taken(e, false)
+	e.Retire()
+	e.put(c)
+	if open, idle := e.Stats(); open != 0 || idle != 0 {
+		t.Errorf("%d open, %d idle of an endpoint that keeps none", open, idle)
+	}
+	e.Keep(true)
+	cn, outcome := new(Call).dial(e, time.Now())
+	if outcome != OK {
+		t.Fatalf("outcome is %v", outcome)
+	}
+	e.put(cn)
+	if open, idle := e.Stats(); open != 1 || idle != 1 || !e.sweeping {
+		t.Errorf("%d open, %d idle, swept: %v; want one that is kept for a while", open, idle, e.sweeping)
+	}
+}
+
 func TestIdleConnectionsAreClosedInTime(t *testing.T) {
 	e := connected(t, 4, EndpointOptions{IdleTimeout: time.Hour})
 	e.idle[0].since -= int64(2 * time.Hour)

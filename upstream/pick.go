@@ -27,7 +27,7 @@ type Verdict uint8
 
 const (
 	Picked        Verdict = iota // the server counts one more request in flight; Done ends it
-	NoServer                     // none is usable: down, drained, or the name is not known yet
+	NoServer                     // none is usable: down, drained, disabled, or the name is not known yet
 	AllFull                      // each that is usable, and not tried yet, is at its limit, or others wait for one already
 	AllTried                     // each that is usable has been tried
 	Overloaded                   // the pool is at its limit of requests in flight (AdaptiveOptions)

@@ -257,14 +257,14 @@ func TestBackupsAreAskedLast(t *testing.T) {
 		s.Done(Result{Outcome: OK})
 	}
 	for _, s := range p.Servers()[:2] {
-		if err := p.registry.Drain("test", s.Name, true); err != nil {
+		if err := p.registry.SetOrder("test", s.Name, Drained); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if got := picks(t, p, 3, false); got != "ccc" {
 		t.Errorf("primaries drained: %s, want ccc", got)
 	}
-	if err := p.registry.Drain("test", p.Servers()[0].Name, false); err != nil {
+	if err := p.registry.SetOrder("test", p.Servers()[0].Name, Enabled); err != nil {
 		t.Fatal(err)
 	}
 	if got := picks(t, p, 3, false); got != "aaa" {

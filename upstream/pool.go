@@ -230,8 +230,10 @@ func (p *Pool) resolve() {
 	r.mu.Lock()
 	gone := slices.DeleteFunc(slices.Clone(old), func(s *Server) bool { return slices.Contains(servers, s) })
 	retired := r.release(p, gone, servers)
+	left := r.attend(append(servers[:len(servers):len(servers)], gone...))
 	r.mu.Unlock()
 	retire(retired)
+	closeIdle(left)
 }
 
 // join appends the server of an entry at a place, unless an earlier entry has

@@ -106,7 +106,7 @@ func TestWaitingEnds(t *testing.T) {
 
 		// Nothing left to wait for: told at once.
 		l.join(context.Background(), p, "c", Tried{}, Intent{})
-		if err := w.Drain("app", "10.0.0.1:80", true); err != nil {
+		if err := w.SetOrder("app", "10.0.0.1:80", Drained); err != nil {
 			t.Fatal(err)
 		}
 		l.expect(t, "c no_server")

@@ -187,23 +187,20 @@ func (r *Registry) closed(p *Pool, servers []*Server) {
 	if p.ledger.pools--; p.ledger.pools == 0 {
 		delete(r.ledgers, p.Name)
 	}
+	left := r.attend(servers) // perhaps it is disabled in those pools that remain
 	r.mu.Unlock()
 	retire(retired)
+	closeIdle(left)
 }
 
 // origin is the origin of that identity, p being one of its pools from now on.
-// The caller holds r.mu.
+// A new one is not attended to yet. The caller holds r.mu.
 func (r *Registry) origin(p *Pool, id identity, t target) *origin {
 	o := r.origins[id]
 	if o == nil {
 		r.lastID++
 		o = newOrigin(id, t, r.lastID, p.secret)
 		r.origins[id] = o
-		ctx, cancel := context.WithCancel(r.ctx)
-		o.stop = cancel
-		if id.check.on {
-			r.running.Go(func() { r.watch(ctx, o) })
-		}
 	}
 	if _, member := o.pools[p]; !member {
 		o.pools[p] = struct{}{}
@@ -227,12 +224,61 @@ func (r *Registry) release(p *Pool, servers, kept []*Server) (retired []*origin)
 		delete(o.pools, p)
 		o.notify()
 		if len(o.pools) == 0 {
-			o.stop()
+			if o.stop != nil {
+				o.stop()
+				o.stop = nil
+			}
 			delete(r.origins, o.identity)
 			retired = append(retired, o)
 		}
 	}
 	return retired
+}
+
+// attend begins the checks of the servers' origins and has their connections
+// kept, or ends both for those that are disabled wherever they are used. It
+// returns the latter, whose idle connections are to be closed without the lock.
+// The caller holds r.mu.
+func (r *Registry) attend(servers []*Server) (left []*origin) {
+	for _, s := range servers {
+		o := s.origin
+		use := o.enabled()
+		o.Keep(use)
+		switch {
+		case !use:
+			left = append(left, o)
+			if o.stop != nil {
+				o.stop()
+				o.stop = nil
+			}
+		case o.stop == nil:
+			ctx, cancel := context.WithCancel(r.ctx)
+			o.stop = cancel
+			if o.identity.check.on {
+				r.running.Go(func() { r.watch(ctx, o) })
+			}
+		}
+	}
+	return left
+}
+
+// enabled reports whether any pool has the origin as a server that is not
+// disabled. The caller holds Registry.mu.
+func (o *origin) enabled() bool {
+	for p := range o.pools {
+		for _, s := range p.Servers() {
+			if s.origin == o && s.order() != Disabled {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func closeIdle(origins []*origin) {
+	for _, o := range origins {
+		o.CloseIdle()
+	}
 }
 
 // retire closes the idle connections of origins that no pool uses any more.

@@ -368,7 +368,7 @@ func TestReloadKeepsWhatBothConfigurationsHave(t *testing.T) {
 		defer w.Close()
 		w.broken["10.0.0.2:80"] = errors.New("down")
 		old := w.build("app", checked("10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"))
-		if err := w.Drain("app", "10.0.0.3:80", true); err != nil {
+		if err := w.SetOrder("app", "10.0.0.3:80", Drained); err != nil {
 			t.Fatal(err)
 		}
 		s, _ := old.Pick(new(Tried))
@@ -493,7 +493,7 @@ func TestPicksGoOnWhileEverythingChanges(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := w.Drain("app", "10.0.0.2:80", i%4 == 1); err != nil {
+		if err := w.SetOrder("app", "10.0.0.2:80", []Order{Enabled, Drained, Enabled, Disabled}[i%4]); err != nil {
 			t.Fatal(err)
 		}
 		pool.Swap(next).Close()
@@ -520,22 +520,22 @@ func TestDrainedServerGetsNothingNew(t *testing.T) {
 		defer w.Close()
 		p := w.build("app", defaults("10.0.0.1:80", "10.0.0.2:80"))
 		defer p.Close()
-		if err := w.Drain("app", "10.0.0.1:80", true); err != nil {
+		if err := w.SetOrder("app", "10.0.0.1:80", Drained); err != nil {
 			t.Fatal(err)
 		}
 		w.expect(p, "(10.0.0.1:80) 10.0.0.2:80")
 		if state := p.Status().Servers[0].State; state != "drained" {
 			t.Errorf("state %q, want drained", state)
 		}
-		if err := w.Drain("app", "10.0.0.1:80", false); err != nil {
+		if err := w.SetOrder("app", "10.0.0.1:80", Enabled); err != nil {
 			t.Fatal(err)
 		}
 		w.expect(p, "10.0.0.1:80 10.0.0.2:80")
 
-		if err := w.Drain("nope", "10.0.0.1:80", true); err == nil || err.Error() != `unknown upstream "nope"` {
+		if err := w.SetOrder("nope", "10.0.0.1:80", Drained); err == nil || err.Error() != `unknown upstream "nope"` {
 			t.Errorf("unknown pool: %v", err)
 		}
-		if err := w.Drain("app", "x", true); err == nil || err.Error() != `unknown server "x" in upstream "app"; want one of 10.0.0.1:80, 10.0.0.2:80` {
+		if err := w.SetOrder("app", "x", Drained); err == nil || err.Error() != `unknown server "x" in upstream "app"; want one of 10.0.0.1:80, 10.0.0.2:80` {
 			t.Errorf("unknown server: %v", err)
 		}
 	})

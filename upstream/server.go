@@ -141,8 +141,8 @@ func (s *Server) Done(r Result) {
 // pools included.
 func (s *Server) InFlight() int64 { return s.origin.inFlight.Load() }
 
-// Usable reports whether the server may be picked: not down, not drained, and
-// not ejected unless so many are that it makes no difference.
+// Usable reports whether the server may be picked: not down, enabled, and not
+// ejected unless so many are that it makes no difference.
 func (s *Server) Usable() bool {
 	return s.inRotation() && (!s.tally.ejected() || s.pool.set.Load().panics)
 }
@@ -150,8 +150,11 @@ func (s *Server) Usable() bool {
 // inRotation reports whether nothing but an ejection keeps the server from
 // being picked.
 func (s *Server) inRotation() bool {
-	return s.Health() != health.Down && !s.tally.drained.Load()
+	return s.Health() != health.Down && s.order() == Enabled
 }
+
+// order is what an operator decided.
+func (s *Server) order() Order { return Order(s.tally.order.Load()) }
 
 // weight is the server's weight in use, before slow start.
 func (s *Server) weight() int {
@@ -205,12 +208,12 @@ type tally struct {
 	suspected atomic.Int64 // when failures were enough for an ejection that had to wait, as clock.Mono; 0 without one
 	ejections [EjectCauseCount]atomic.Uint64
 
-	_       [64]byte
-	drained atomic.Bool   // no new requests, by order of an operator
-	weight  atomic.Int32  // by order of an operator, 0 without one
-	trial   atomic.Uint32 // noTrial, trialOpen, trialUnderWay
-	until   atomic.Int64  // end of the ejection, 0 when not ejected; clock of the registry
-	ramp    atomic.Int64  // when slow start began, 0 without one
+	_      [64]byte
+	order  atomic.Uint32 // Order of an operator
+	weight atomic.Int32  // by order of an operator, 0 without one
+	trial  atomic.Uint32 // noTrial, trialOpen, trialUnderWay
+	until  atomic.Int64  // end of the ejection, 0 when not ejected; clock of the registry
+	ramp   atomic.Int64  // when slow start began, 0 without one
 
 	times    int   // ejections since the server was well for long; guarded by ledger.ejecting
 	returned int64 // from the last ejection; guarded by ledger.ejecting
@@ -253,7 +256,7 @@ type origin struct {
 	// Guarded by Registry.mu.
 
 	pools map[*Pool]struct{} // that have it as a member; retired when empty
-	stop  func()             // ends its probe
+	stop  func()             // ends its probe; nil while nobody attends to it
 }
 
 func newOrigin(id identity, t target, number uint32, secret *secret) *origin {
@@ -316,9 +319,9 @@ func (o *origin) observe(ns int64) {
 // become sets the health and reports whether that makes the origin usable or
 // unusable, or usable again.
 func (o *origin) become(s health.State, reason string) (flipped bool) {
-	old := health.State(o.health.Load())
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	old := health.State(o.health.Load())
 	o.reason = reason
 	if old == s {
 		return false

@@ -22,7 +22,7 @@ type PoolStatus struct {
 // ServerStatus is a server as an operator sees it.
 type ServerStatus struct {
 	Address        string    `json:"address"`
-	State          string    `json:"state"`            // up, down, unknown; or ejected, trial or drained whatever its health
+	State          string    `json:"state"`            // up, down, unknown; or ejected, trial, drained or disabled whatever its health
 	Usable         bool      `json:"usable"`           // may be picked
 	Reason         string    `json:"reason,omitempty"` // why the last check failed
 	Since          time.Time `json:"since"`            // when the health changed last, or the server was first known
@@ -113,8 +113,8 @@ func (s *Server) status() ServerStatus {
 		st.EjectedFor = max(time.Duration(until-now), 0).Seconds()
 	}
 	switch {
-	case t.drained.Load():
-		st.State = "drained"
+	case s.order() != Enabled:
+		st.State = s.order().String()
 	case s.Health() == health.Down:
 	case until != 0:
 		st.State = "ejected"

@@ -45,7 +45,7 @@ func TestTokenFindsItsServer(t *testing.T) {
 		other("full", new(Tried))
 		c.Done(good)
 		c.Done(good)
-		if err := p.registry.Drain("test", c.Name, true); err != nil {
+		if err := p.registry.SetOrder("test", c.Name, Drained); err != nil {
 			t.Fatal(err)
 		}
 		other("drained", new(Tried))
@@ -97,7 +97,7 @@ func TestBackupsKeepNobody(t *testing.T) {
 	if s, _ := p.PickFor(new(Tried), in); letter(s) != "a" {
 		t.Error("a backup is used although another server is there")
 	}
-	if err := p.registry.Drain("test", p.Servers()[0].Name, true); err != nil {
+	if err := p.registry.SetOrder("test", p.Servers()[0].Name, Drained); err != nil {
 		t.Fatal(err)
 	}
 	if s, _ := p.PickFor(new(Tried), in); letter(s) != "b" {

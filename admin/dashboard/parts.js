@@ -4,8 +4,11 @@ import { bytes, clock, count, duration, percent, short, span } from "./format.js
 import { ask } from "./dialog.js";
 import { post } from "./api.js";
 
-const kinds = { up: "ok", connected: "ok", down: "bad", disconnected: "bad", ejected: "bad", trial: "warn", drained: "off", unknown: "off" };
+const kinds = { up: "ok", connected: "ok", down: "bad", disconnected: "bad", ejected: "bad", trial: "warn", drained: "off", disabled: "off", unknown: "off" };
 const within = (now, before, seconds) => seconds > 0 ? Math.max(0, now - (before ?? now)) / seconds : 0;
+
+// ordered tells whether an operator has taken a server of that state out of use.
+const ordered = state => state === "drained" || state === "disabled";
 
 // part finds an element below another by its data-part.
 const part = (element, name) => element.querySelector(`[data-part="${name}"]`);
@@ -48,14 +51,15 @@ function serverRow(pool, server, changed) {
   const toggle = make("button", "small needs-operator", { "data-action": "drain" });
   const weigh = make("button", "small needs-operator", { "data-action": "weight", "aria-label": `Weight of ${address}` }, "Weight…");
   toggle.onclick = () => {
-    const drained = row.dataset.state === "drained";
+    const out = ordered(row.dataset.state);
     ask({
-      title: `${drained ? "Enable" : "Drain"} ${address}?`, ok: drained ? "Enable" : "Drain", danger: !drained,
-      body: drained ? `It gets requests of ${pool} again.` : `It gets no new requests of ${pool}; those in flight go on. This lasts until it is enabled, or the gateway is restarted.`,
-      act: async () => {
-        await post(drained ? "/enable" : "/drain", { upstream: pool, server: address });
+      title: `${out ? "Enable" : "Drain"} ${address}?`, ok: out ? "Enable" : "Drain", danger: !out,
+      body: out ? `It gets requests of ${pool} again.` : `It gets no new requests of ${pool}; those in flight go on. This lasts until it is enabled, or the gateway is restarted.`,
+      fields: out ? [] : [{ name: "order", label: "Checks and idle connections", options: [["drain", "go on"], ["disable", "end too: it is left alone"]] }],
+      act: async ({ order = "enable" }) => {
+        await post("/" + order, { upstream: pool, server: address });
         await changed();
-        return drained ? `${address} is in use again` : `${address} is drained`;
+        return `${address} is ${order === "enable" ? "in use again" : order === "drain" ? "drained" : "disabled"}`;
       },
     });
   };
@@ -95,7 +99,7 @@ function updateServer(row, s, before, seconds, most) {
   text(part(row, "errors"), attempts > 0 ? percent(failures, attempts) + " %" : "–").classList.toggle("bad-text", failures > 0);
   text(part(row, "latency"), s.latency_ms ? duration(s.latency_ms) : "–");
   text(part(row, "weight"), s.weight).classList.toggle("warn-text", Boolean(s.weight_set));
-  const toggle = row.querySelector('[data-action="drain"]'), word = s.state === "drained" ? "Enable" : "Drain";
+  const toggle = row.querySelector('[data-action="drain"]'), word = ordered(s.state) ? "Enable" : "Drain";
   text(toggle, word + "…").setAttribute("aria-label", `${word} ${s.address}`);
 }
 
