@@ -140,13 +140,6 @@ upstream = "app"
 	if n := firstCount.Load() - before; n != 10 {
 		t.Errorf("a server in use again got %d of 20 requests", n)
 	}
-	// It disables one too.
-	s.page.Click(row + ` [data-action="drain"]`)
-	s.page.Eval(`void (document.querySelector("#dialog[open] [name=order]").value = "disable")`, nil)
-	s.page.Click("#d-ok")
-	s.page.Until("the server is disabled", fmt.Sprintf("document.querySelector(%q)", row+`[data-state="disabled"]`))
-	s.confirm(row + ` [data-action="drain"]`)
-	s.page.Until("the server is in use", fmt.Sprintf("document.querySelector(%q)", row+`:not([data-state="disabled"])`))
 	s.page.Click(row + ` [data-action="weight"]`)
 	s.page.Type("#dialog[open] [name=weight]", "3")
 	s.page.Click("#d-ok")
@@ -156,6 +149,14 @@ upstream = "app"
 	if n := firstCount.Load() - before; n != 15 {
 		t.Errorf("a server of weight 3 beside one of weight 1 got %d of 20 requests", n)
 	}
+
+	// It disables one too.
+	s.page.Click(row + ` [data-action="drain"]`)
+	s.page.Eval(`void (document.querySelector("#dialog[open] [name=order]").value = "disable")`, nil)
+	s.page.Click("#d-ok")
+	s.page.Until("the server is disabled", fmt.Sprintf("document.querySelector(%q)", row+`[data-state="disabled"]`))
+	s.confirm(row + ` [data-action="drain"]`)
+	s.page.Until("the server is in use", fmt.Sprintf("document.querySelector(%q)", row+`:not([data-state="disabled"])`))
 
 	// It purges.
 	s.send(3, "/kept")
