@@ -189,29 +189,39 @@ const aged = 1100 * time.Millisecond
 
 // The origin closes when the next request comes: what no look can foresee.
 func TestStaleConnectionIsReplacedForFree(t *testing.T) {
+	const repetitions = 10 // each with an origin of its own, so that their connections grow old at the same time
 	var count atomic.Int64
-	o := origin.Start(t, func(c *origin.Conn) {
-		c.Read()
-		c.Write(origin.OK("hello"))
-		c.Read()
-		count.Add(1)
-	})
-	r := begin(t, app(o.Address)+"retry = { attempts = 1, budget = \"0%\", min_per_second = 0 }\n")
-	r.get("/") // leaves a connection behind
-	for i := range 2 {
-		time.Sleep(aged)
-		if a := r.get("/"); a.StatusCode != 200 {
-			t.Fatalf("GET %d: %d %s", i, a.StatusCode, a.body)
+	var parts []string
+	for i := range repetitions {
+		o := origin.Start(t, func(c *origin.Conn) {
+			c.Read()
+			c.Write(origin.OK("hello"))
+			c.Read()
+			count.Add(1)
+		})
+		parts = append(parts, fmt.Sprintf("[upstream.app%d]\nservers = [%q]\nretry = { attempts = 1, budget = \"0%%\", min_per_second = 0 }\n"+
+			"[[route]]\npath = \"/%d\"\nupstream = \"app%d\"\n", i, o.Address, i, i))
+	}
+	r := begin(t, parts...)
+	get := func() {
+		t.Helper()
+		for i := range repetitions {
+			if a := r.get(fmt.Sprintf("/%d", i)); a.StatusCode != 200 {
+				t.Fatalf("GET %d: %d %s", i, a.StatusCode, a.body)
+			}
 		}
 	}
-	r.counts(float64(count.Load()), "gateway_retries_total", `result="stale"`)
-	if count.Load() != 2 {
+	get() // leaves connections behind
+	time.Sleep(aged)
+	get()
+	r.counts(repetitions, "gateway_retries_total", `result="stale"`)
+	if count.Load() != repetitions {
 		t.Errorf("%d stale connections", count.Load())
 	}
 	// What may have been carried out is not repeated.
-	r.do("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\nhi").refused(t, 502, "origin_reset")
-	if count.Load() != 3 {
-		t.Errorf("the POST was sent %d times", count.Load()-2)
+	r.do("POST /0 HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\nhi").refused(t, 502, "origin_reset")
+	if count.Load() != repetitions+1 {
+		t.Errorf("the POST was sent %d times", count.Load()-repetitions)
 	}
 }
 
