@@ -59,9 +59,10 @@ bench: ## Go benchmarks, in the form that benchstat reads
 prove-users: ## figures of the user service on a million users
 	$(GO) test -tags prove -run TestProve -count=1 -v ./examples/users
 
-prove-balance: ## figures of adaptive concurrency, and of picks
-	$(GO) test -tags prove -run TestProveAdaptive -count=1 -v ./proxy
-	$(GO) test -run '^$$' -bench Pick -benchmem ./upstream
+prove-balance: ## figures of balancing: slow, dying and failing servers, recovery, slow start, overload, picks
+	$(GO) test -tags prove -run 'TestProveBalance|TestProveAdaptive' -count=1 -v ./proxy
+	$(GO) test -run TestPeakEWMAAvoidsTheSlowServer -count=1 -v ./upstream
+	$(GO) test -run '^$$' -bench Pick -benchtime 300ms -benchmem ./upstream
 
 prove-backends: ## figures of outages: Postgres and Redis killed and frozen under load
 	$(GO) test -tags prove -run TestProveBackends -count=1 -v ./cmd/gateway

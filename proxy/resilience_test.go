@@ -230,7 +230,18 @@ func TestAllServersDownIs503UntilOneIsBack(t *testing.T) {
 }
 
 func TestRetryStormIsBounded(t *testing.T) {
-	const requests, perSecond, window = 1000, 1, 10 // the budget looks at so many seconds
+	requests, attempts, failed, floor := storm(t)
+	t.Logf("%d attempts for %d requests, of which %d failed; the floor is %d", attempts, requests, failed, floor)
+	if attempts > requests*12/10+floor || attempts < requests*11/10 {
+		t.Errorf("%d attempts for %d requests and a floor of %d", attempts, requests, floor)
+	}
+}
+
+// storm asks origins that all fail every second request. floor is the number of
+// repeated attempts that are allowed in any case.
+func storm(t *testing.T) (requests, attempts, failed, floor int) {
+	const perSecond, window = 1, 10 // the budget looks at so many seconds
+	requests = 1000
 	var origins []*origin.Origin
 	var addresses []string
 	for range 3 {
@@ -250,25 +261,19 @@ func TestRetryStormIsBounded(t *testing.T) {
 	c := r.dial()
 	c.SetDeadline(time.Now().Add(time.Minute))
 	begun := time.Now()
-	failed := 0
 	for range requests {
 		c.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")
 		if a := c.receive("GET"); a.StatusCode != 200 {
 			failed++
 		}
 	}
-	attempts := 0
 	for _, o := range origins {
 		attempts += o.Requests()
-	}
-	floor := perSecond * (window + int(time.Since(begun).Seconds()) + 1)
-	t.Logf("%d attempts for %d requests, of which %d failed; the floor is %d", attempts, requests, failed, floor)
-	if attempts > requests*12/10+floor || attempts < requests*11/10 {
-		t.Errorf("%d attempts for %d requests and a floor of %d", attempts, requests, floor)
 	}
 	if exhausted := r.metric("gateway_retry_budget_exhausted_total"); failed == 0 || exhausted < float64(failed)/2 {
 		t.Errorf("%d requests failed, the budget was exhausted %v times", failed, exhausted)
 	}
+	return requests, attempts, failed, perSecond * (window + int(time.Since(begun).Seconds()) + 1)
 }
 
 func TestStatusesAreRepeatedOnRequest(t *testing.T) {
