@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"runtime"
 	"sync/atomic"
+	"time"
 	"unsafe"
 )
 
@@ -55,6 +56,22 @@ func (c *Counter) Value() uint64 {
 
 func (c *Counter) appendTo(b []byte, name, labels string) []byte {
 	return appendUint(b, name, labels, c.Value())
+}
+
+// Seconds is a sum of durations, written in seconds.
+type Seconds Counter
+
+// Add adds d, which must not be negative. It allocates nothing and takes no lock.
+func (s *Seconds) Add(d time.Duration) { (*Counter)(s).Add(uint64(d)) }
+
+// Value is the sum of what was added.
+func (s *Seconds) Value() time.Duration { return time.Duration((*Counter)(s).Value()) }
+
+// seconds is Value; it is rounded once.
+func (s *Seconds) seconds() float64 { return float64((*Counter)(s).Value()) / 1e9 }
+
+func (s *Seconds) appendTo(b []byte, name, labels string) []byte {
+	return appendFloat(b, name, labels, s.seconds())
 }
 
 // Level is a number that many raise and lower, such as of requests in flight.

@@ -198,6 +198,17 @@ func TestValues(t *testing.T) {
 	f(math.NaN(), "NaN")
 }
 
+func TestDurationsAreWrittenInSeconds(t *testing.T) {
+	r := New()
+	s := r.Seconds("s_seconds_total", "S.", "k", "v")
+	s.Add(1500 * time.Millisecond)
+	s.Add(time.Microsecond)
+	wantText(t, r, "# HELP s_seconds_total S.\n# TYPE s_seconds_total counter\ns_seconds_total{k=\"v\"} 1.500001\n")
+	if r.Sum("s_seconds_total") != 1.500001 || s.Value() != 1_500_001*time.Microsecond || r.Seconds("s_seconds_total", "S.", "k", "v") != s {
+		t.Errorf("sum %v, value %v", r.Sum("s_seconds_total"), s.Value())
+	}
+}
+
 func TestHistogramBuckets(t *testing.T) {
 	r := New()
 	h := r.Histogram("d_seconds", "D.", "k", "v")

@@ -26,6 +26,8 @@ func (s *series) value() (value float64, ok bool) {
 	switch source := s.source.(type) {
 	case *Counter:
 		return float64(source.Value()), true
+	case *Seconds:
+		return source.seconds(), true
 	case *Level:
 		return float64(source.Value()), true
 	case *Gauge:

@@ -70,6 +70,12 @@ func (r *Registry) Counter(name, help string, labels ...string) *Counter {
 	return obtain(r, name, help, counter, labels, newCounter)
 }
 
+// Seconds is the counter of durations with this name, which ends in
+// _seconds_total, and these labels.
+func (r *Registry) Seconds(name, help string, labels ...string) *Seconds {
+	return obtain(r, name, help, counter, labels, func() *Seconds { return (*Seconds)(newCounter()) })
+}
+
 // Gauge is the gauge with this name and these labels, for a value that is set.
 func (r *Registry) Gauge(name, help string, labels ...string) *Gauge {
 	return obtain(r, name, help, gauge, labels, func() *Gauge { return new(Gauge) })

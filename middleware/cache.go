@@ -20,6 +20,7 @@ type Cache struct {
 
 	identifier string // in Cache-Status, "" for no such field
 	results    [tiers][cache.ResultCount]*metrics.Counter
+	saved      *metrics.Seconds
 	collapse   bool
 }
 
@@ -30,6 +31,8 @@ func NewCache(o cache.RouteOptions, shared *cache.Options, store *cache.Cache, r
 	if shared.Status {
 		s.identifier = shared.Identifier
 	}
+	s.saved = r.Seconds("gateway_cache_saved_seconds_total", "Time that the origin took for responses, until the first byte, counted for each request that one was served to without asking the origin again.",
+		"route", route)
 	for tier, name := range tierNames {
 		for result := cache.ResultHit; result < cache.ResultCount; result++ {
 			s.results[tier][result] = r.Counter("gateway_cache_requests_total", "Requests of routes that cache, by what the cache did, and where what it answered with was found.",
@@ -249,6 +252,9 @@ func (s *Cache) Report(x *exchange.Exchange, result cache.Result, report *cache.
 		tier = inRedis
 	}
 	s.results[tier][result].Inc()
+	if result <= cache.ResultRefresh { // the origin was not asked
+		s.saved.Add(x.Lookup.Entry.Took())
+	}
 	if s.identifier != "" && x.Response.Header != nil {
 		report.AddStatus(x.Response.Header, s.identifier)
 	}

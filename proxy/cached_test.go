@@ -2,9 +2,11 @@ package proxy
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"gateway/internal/origin"
 )
@@ -372,9 +374,15 @@ func TestHitsAllocNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
-	small := origin.StartFast(t, cacheable(origin.Filler(1<<10), `ETag: "a"`, "Content-Type: text/plain", "Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT"))
-	large := origin.StartFast(t, cacheable(origin.Filler(16<<10), `ETag: "a"`, "Content-Type: image/png"))
-	r := begin(t, app(small.Address), "[upstream.large]\nservers = [\""+large.Address+"\"]\n", `
+	// Of an age whose digits do not become more meanwhile.
+	stored := func(body, kind string) string {
+		return "HTTP/1.1 200 OK\r\nCache-Control: max-age=50000\r\nAge: 1000\r\nETag: \"a\"\r\nLast-Modified: Sun, 06 Nov 1994 08:49:37 GMT\r\n" +
+			fmt.Sprintf("Content-Type: %s\r\nContent-Length: %d\r\n\r\n%s", kind, len(body), body)
+	}
+	small := origin.StartFast(t, stored(origin.Filler(1<<10), "text/plain"))
+	large := origin.StartFast(t, stored(origin.Filler(16<<10), "image/png"))
+	text := origin.StartFast(t, stored(records(16<<10), "application/json"))
+	r := begin(t, app(small.Address), "[upstream.large]\nservers = [\""+large.Address+"\"]\n[upstream.text]\nservers = [\""+text.Address+"\"]\n", `
 [cache]
 memory = "64MiB"
 [[route]]
@@ -382,29 +390,91 @@ path = "/large"
 upstream = "large"
 cache = true
 [[route]]
-path = "/coded"
-upstream = "app"
+path = "/text"
+upstream = "text"
 cache = true
-compress = true
+compress = ["zstd", "br", "gzip", "deflate"]
 [[route]]
 upstream = "app"
 cache = true
 `)
-	f := func(what, request string) {
+	// f asks until the answer comes from the cache, and in the form that is
+	// wanted, which then allocates nothing.
+	f := func(what, request, status string, length int, wanted ...string) {
 		t.Helper()
-		for range 3 { // until it is stored, and coded
-			r.do(request)
+		var s *steady
+		r.until(what+" is a hit", func() bool {
+			coded := r.metric("gateway_compress_responses_total")
+			s = newSteady(r, request)
+			for _, part := range append(wanted, "HTTP/1.1 "+status+" ", "Cache-Status: gateway; hit; ttl=4") {
+				if !strings.Contains(string(s.answer), part) {
+					return false
+				}
+			}
+			return r.metric("gateway_compress_responses_total") == coded // nothing was coded for this one
+		})
+		_, body, _ := strings.Cut(string(s.answer), "\r\n\r\n")
+		if length >= 0 && len(body) != length || length < 0 && (len(body) == 0 || len(body) > 8<<10) {
+			t.Errorf("%s: a body of %d bytes", what, len(body))
 		}
-		newSteady(r, request).allocatesNothing(what)
+		hits := r.metric("gateway_cache_requests_total", `result="hit"`, `tier="memory"`)
+		s.allocatesNothing(what)
+		if n := r.metric("gateway_cache_requests_total", `result="hit"`, `tier="memory"`) - hits; n < 10_000 {
+			t.Errorf("%s: %v of 10,000 requests were hits", what, n)
+		}
+		if s.client.t.Failed() {
+			return
+		}
+		for _, part := range wanted {
+			if !strings.Contains(string(s.answer), part) {
+				t.Errorf("%s: the last answer has no %q: %.300q", what, part, s.answer)
+			}
+		}
 	}
 	const fields = " HTTP/1.1\r\nHost: test\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: */*\r\n"
-	f("1 KiB", "GET /small"+fields+"\r\n")
-	f("16 KiB", "GET /large"+fields+"\r\n")
-	f("HEAD", "HEAD /small"+fields+"\r\n")
-	f("304", "GET /small"+fields+"If-None-Match: \"a\"\r\n\r\n")
-	f("Range", "GET /large"+fields+"Range: bytes=100-9000\r\n\r\n")
-	f("gzip", "GET /coded"+fields+"Accept-Encoding: gzip\r\n\r\n")
-	f("br", "GET /coded"+fields+"Accept-Encoding: br\r\n\r\n")
-	f("zstd", "GET /coded"+fields+"Accept-Encoding: zstd\r\n\r\n")
-	f("deflate", "GET /coded"+fields+"Accept-Encoding: deflate\r\n\r\n")
+	f("1 KiB", "GET /small"+fields+"\r\n", "200", 1<<10)
+	f("16 KiB", "GET /large"+fields+"\r\n", "200", 16<<10)
+	f("HEAD", "HEAD /small"+fields+"\r\n", "200", 0, "Content-Length: 1024\r\n")
+	f("304", "GET /small"+fields+"If-None-Match: \"a\"\r\n\r\n", "304", 0)
+	f("304 by date", "GET /small"+fields+"If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\n", "304", 0)
+	f("Range", "GET /large"+fields+"Range: bytes=100-9000\r\n\r\n", "206", 8901, "Content-Range: bytes 100-9000/16384\r\n")
+	f("416", "GET /large"+fields+"Range: bytes=20000-\r\n\r\n", "416", 0, "Content-Range: bytes */16384\r\n")
+	for _, coding := range []string{"zstd", "br", "gzip", "deflate"} {
+		accept := "Accept-Encoding: " + coding + "\r\n"
+		f(coding, "GET /text"+fields+accept+"\r\n", "200", -1, "Content-Encoding: "+coding+"\r\n", "ETag: \"a-"+coding+"\"\r\n")
+		f("304 in "+coding, "GET /text"+fields+accept+"If-None-Match: \"a-"+coding+"\"\r\n\r\n", "304", 0, "ETag: \"a-"+coding+"\"\r\n")
+	}
+	f("identity", "GET /text"+fields+"\r\n", "200", 16<<10)
+}
+
+func TestHitsSaveTheTimeOfTheOrigin(t *testing.T) {
+	const slow = 30 * time.Millisecond
+	o := origin.Start(t, func(c *origin.Conn) {
+		for {
+			c.Read()
+			c.Sleep(slow)
+			c.Write(cacheable("x"))
+		}
+	})
+	r := begin(t, app(o.Address), caching("true"))
+	saved := func() float64 { return r.metric("gateway_cache_saved_seconds_total", `route="r"`) }
+	begun := time.Now()
+	r.get("/").expect(t, 200, "x", "stored")
+	most := time.Since(begun).Seconds()
+	if s := saved(); s != 0 {
+		t.Errorf("a miss saves %v s", s)
+	}
+	r.get("/").expect(t, 200, "x", "hit")
+	r.until("it is counted", func() bool { return saved() > 0 })
+	one := saved()
+	if one < slow.Seconds() || one > most {
+		t.Errorf("a hit saves %v s, the origin took from %v to %v s", one, slow.Seconds(), most)
+	}
+	for range 4 {
+		r.get("/", "Range: bytes=0-").expect(t, 206, "x", "hit")
+	}
+	r.counts(5, "gateway_cache_requests_total", `result="hit"`)
+	if s := saved(); math.Abs(s-5*one) > 1e-9 {
+		t.Errorf("5 hits save %v s, one %v s", s, one)
+	}
 }

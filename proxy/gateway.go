@@ -17,6 +17,7 @@ import (
 	"gateway/config"
 	"gateway/exchange"
 	"gateway/internal/handover"
+	"gateway/internal/unit"
 	"gateway/listener"
 	"gateway/metrics"
 	"gateway/middleware/cache"
@@ -41,6 +42,7 @@ type Gateway struct {
 	limits       *ratelimit.Registry
 	compress     *compress.Engine
 	cache        *cache.Cache // nil until a route caches
+	cacheMemory  unit.Size    // that it was made with
 	tier         tierKey
 	workers      workers
 	fills        fills

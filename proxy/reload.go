@@ -115,6 +115,7 @@ func (g *Gateway) apply(ctx context.Context, c *config.Config) (changes []string
 	next.limits.Commit()
 	next.tier.commit(g)
 	next.tier = nil
+	g.applyCache(next)
 	g.workers.resize(c.Workers)
 	g.front.Apply(c.Client, c.MaxConnections, keys)
 	oldKeys := g.keys.Swap(keys)

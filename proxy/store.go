@@ -38,7 +38,7 @@ func (g *Gateway) openCache(s *Snapshot) error {
 			return fmt.Errorf("cache: %w", err)
 		}
 		store.Register(g.metrics)
-		g.cache = store
+		g.cache, g.cacheMemory = store, c.Cache.Memory
 		g.loadCache(c.Cache.Save)
 	}
 	s.cache = g.cache
@@ -58,6 +58,20 @@ func (g *Gateway) openCache(s *Snapshot) error {
 		}
 	}
 	return nil
+}
+
+// applyCache puts the cache's options of a snapshot that takes over to work. The
+// memory cannot change while it is in use.
+func (g *Gateway) applyCache(s *Snapshot) {
+	if s.cache == nil {
+		return
+	}
+	o := s.config.Cache
+	s.cache.Apply(o)
+	if o.Memory != g.cacheMemory {
+		g.log.Warn("cache.memory takes effect when the gateway is restarted; until then the cache keeps the memory that it has",
+			"configured", o.Memory.String(), "in_effect", g.cacheMemory.String())
+	}
 }
 
 // warmTime bounds reading and writing of the saved cache.

@@ -12,20 +12,28 @@ import (
 	"gateway/config"
 )
 
-// limitMemory tells the runtime how much memory there is for it beside that of
+// memoryLimit tells the runtime how much memory there is for it beside that of
 // the cache, which is no part of its heap: a tenth less than the machine or the
 // container has. GOMEMLIMIT goes before.
-func limitMemory(c *config.Config) {
+type memoryLimit struct{ cache int64 } // bytes, of the first configuration in which a route caches
+
+// Prepare implements proxy.Part.
+func (m *memoryLimit) Prepare(c *config.Config) (commit, discard func(), err error) {
+	return func() {
+		if m.cache == 0 && c.Caches() {
+			m.cache = int64(c.Cache.Memory)
+		}
+		m.set()
+	}, func() {}, nil
+}
+
+func (m *memoryLimit) set() {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return
 	}
 	limit := int64(math.MaxInt64)
 	if total := availableMemory("/"); total > 0 {
-		limit = total / 10 * 9
-		if c.Caches() {
-			limit -= int64(c.Cache.Memory)
-		}
-		limit = max(limit, leastHeap)
+		limit = max(total/10*9-m.cache, leastHeap)
 	}
 	debug.SetMemoryLimit(limit)
 }

@@ -64,7 +64,6 @@ func serve(ctx context.Context, path string, ready func()) error {
 	if err != nil {
 		return problems(err)
 	}
-	limitMemory(c)
 	log, journal := newLog(c.Log)
 	admins := &admins{log: log, sockets: sockets}
 	g, err := proxy.New(proxy.Options{
@@ -72,7 +71,7 @@ func serve(ctx context.Context, path string, ready func()) error {
 		Version: buildVersion(),
 		Log:     log,
 		Sockets: sockets,
-		Parts:   []proxy.Part{journal, admins},
+		Parts:   []proxy.Part{journal, admins, &memoryLimit{}},
 	})
 	if err != nil {
 		return problems(err)

@@ -95,7 +95,7 @@ func (c *Cache) Begin(l *Lookup, q *wire.Request, now int64, collapse bool) (Rol
 				return Again, nil, nil // between the lookup and now
 			}
 			role = Lead
-		} else if joined, r := f.join(c.collapse); joined != Alone {
+		} else if joined, r := f.join(time.Duration(c.collapse.Load())); joined != Alone {
 			return joined, nil, r
 		}
 	}

@@ -25,9 +25,9 @@ type Cache struct {
 	filling     atomic.Int64 // bytes of responses that are being received
 	queries     atomic.Bool  // a response to QUERY was stored
 	maxFilling  int64
-	maxObject   int64
-	uncacheable int64         // ns
-	collapse    time.Duration // how long waiters wait
+	maxObject   atomic.Int64
+	uncacheable atomic.Int64  // ns
+	collapse    atomic.Int64  // ns that waiters wait
 	stall       time.Duration // how long a slow reader may hold up the others
 }
 
@@ -41,17 +41,23 @@ func New(o Options) (*Cache, error) {
 		return nil, err
 	}
 	c := &Cache{
-		store:       s,
-		maxFilling:  filling,
-		maxObject:   min(int64(o.MaxObject), s.largest, filling) - slotHeader - metaSize,
-		uncacheable: int64(o.UncacheableTTL),
-		collapse:    o.CollapseTimeout,
-		stall:       30 * time.Second,
-		clock:       func() int64 { return time.Now().UnixNano() },
+		store:      s,
+		maxFilling: filling,
+		stall:      30 * time.Second,
+		clock:      func() int64 { return time.Now().UnixNano() },
 	}
+	c.Apply(o)
 	c.purges.closing, c.purges.most = make(chan struct{}), maxRecords
 	s.outdated = c.purges.outdated
 	return c, nil
+}
+
+// Apply puts other options to work, which have passed their Check. Memory stays
+// what it was: it takes a new cache to change it.
+func (c *Cache) Apply(o Options) {
+	c.maxObject.Store(min(int64(o.MaxObject), c.store.largest, c.maxFilling) - slotHeader - metaSize)
+	c.uncacheable.Store(int64(o.UncacheableTTL))
+	c.collapse.Store(int64(o.CollapseTimeout))
 }
 
 // Close ends the goroutine of the cache and gives its memory back. No entry may

@@ -8,6 +8,7 @@ import (
 	"mime/multipart"
 	"strings"
 	"testing"
+	"time"
 
 	"gateway/wire"
 )
@@ -98,6 +99,61 @@ func TestRFC9111_4_3_1_AppendConditions(t *testing.T) {
 	want := "If-None-Match: W/\"a\"\r\nIf-Modified-Since: Sun, 06 Nov 1994 08:00:00 GMT\r\n"
 	if got := string(y.l.Entry.AppendConditions(nil)); got != want {
 		t.Error(got)
+	}
+}
+
+func TestEntriesRememberHowLongTheOriginTook(t *testing.T) {
+	y := newPlay(t, policy())
+	lead := func(took time.Duration, asked []string) (*Flight, func(status int, answer ...string) *Origin) {
+		q := ask(t, "GET /", asked...)
+		y.c.Lookup(&y.l, y.p, q, urlOf(q), nil, y.now)
+		_, f, _ := y.c.Begin(&y.l, q, y.now, true)
+		return f, func(status int, answer ...string) *Origin {
+			o := y.origin(status, append(answer, fresh, `ETag: "a"`)...)
+			o.Requested = o.Received - int64(took)
+			return o
+		}
+	}
+	want := func(what string, want time.Duration) {
+		t.Helper()
+		y.look("GET /")
+		if got := y.l.Entry.Took(); got != want {
+			t.Errorf("%s: %v, want %v", what, got, want)
+		}
+		y.l.Release()
+	}
+	part := func(took time.Duration, span, body string) {
+		t.Helper()
+		f, o := lead(took, []string{"Range: bytes=" + span})
+		if reason := f.Whole(o(206, "Content-Range: bytes "+span+"/6"), []byte(body)); reason != Storable {
+			t.Fatal(reason)
+		}
+	}
+	part(2*time.Second, "0-2", "abc")
+	part(3*time.Second, "3-5", "def")
+	y.expect(Hit, "abcdef", "GET /")
+	want("two parts", 5*time.Second)
+
+	// What a validation takes says nothing about the response.
+	y.pass(100)
+	f, o := lead(time.Minute, nil)
+	e, _, ok := f.NotModified(&y.l.Entry, o(304))
+	e.Release()
+	y.l.Release()
+	if !ok {
+		t.Fatal("not validated")
+	}
+	want("validated", 5*time.Second)
+
+	for took, remembered := range map[time.Duration]time.Duration{
+		-time.Second: 0, 1500 * time.Nanosecond: time.Microsecond, time.Hour: time.Hour, 1000 * time.Hour: time.Hour,
+	} {
+		y.c.PurgeAll(false)
+		f, o := lead(took, nil)
+		if reason := f.Whole(o(200, "X: 1"), []byte("x")); reason != Storable {
+			t.Fatal(reason)
+		}
+		want(took.String(), remembered)
 	}
 }
 

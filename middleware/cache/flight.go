@@ -111,7 +111,7 @@ func (f *Flight) Response(o *Origin, length int64) NoStoreReason {
 	if share {
 		f.remember(0)
 	} else if !reason.personal() { // else others may get something that can be shared
-		f.remember(o.Received + f.c.uncacheable)
+		f.remember(o.Received + f.c.uncacheable.Load())
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -148,10 +148,11 @@ func sharable(t *Terms) bool {
 }
 
 func (f *Flight) limit() int64 {
-	if n := f.policy.MaxObject; n > 0 && n < f.c.maxObject {
+	most := f.c.maxObject.Load()
+	if n := f.policy.MaxObject; n > 0 && n < most {
 		return n
 	}
-	return f.c.maxObject
+	return most
 }
 
 // draft makes the head of the entry, with the variant in its key.
@@ -278,6 +279,7 @@ func (f *Flight) combine(head *Entry, body [][]byte, n, now int64) [][]byte {
 	if reason != Storable || string(joint.key()) != string(head.key()) {
 		return body
 	}
+	joint.take(old.Took() + head.Took())
 	*head = joint
 	all := make([][]byte, 0, len(body)+2)
 	all = append(all, slices.Clone(before)) // the old one goes when it is replaced

@@ -15,7 +15,8 @@ import (
 type Options struct {
 	// Memory for stored responses: bodies, headers, keys, the index and
 	// everything else that an entry costs, and responses that are just being
-	// received. It is a hard limit and outside the Go heap.
+	// received. It is a hard limit and outside the Go heap. A change takes effect
+	// when the gateway is restarted.
 	Memory unit.Size `toml:"memory" default:"256MiB" min:"1MiB" max:"1024GiB"`
 
 	// Freshness of responses whose origin gives none, on routes whose own ttl is

@@ -260,6 +260,8 @@ func TestRFC9111_4_Reuse(t *testing.T) {
 	f(UseFresh, 10, "max-age=60, immutable", "Cache-Control: max-age=0")
 	f(UseValidate, 10, "max-age=60, immutable", "Cache-Control: no-cache")
 	f(UseValidate, 60, "max-age=60, immutable", "Cache-Control: max-age=0")
+	f(UseFresh, 10, `max-age=60, immutable=1, immutable="x"`, "Cache-Control: max-age=0") // RFC 8246: arguments have no meaning
+	f(UseValidate, 10, "max-age=60", "Cache-Control: max-age=0, immutable")
 }
 
 func TestRFC5861_4_StaleIfError(t *testing.T) {

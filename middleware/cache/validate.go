@@ -50,6 +50,7 @@ func (f *Flight) update(old *Entry, o *Origin) (Entry, NoStoreReason) {
 	if failed != Storable {                            // more tags than before
 		head, reason = Entry{blob: slices.Clone(old.blob[:len(old.blob)-len(old.Body())])}, failed
 	}
+	head.take(old.Took()) // for its body
 	body := old.Body()
 	if !partial {
 		head.sized(int64(len(body)))
@@ -77,7 +78,7 @@ func (f *Flight) update(old *Entry, o *Origin) (Entry, NoStoreReason) {
 		f.leave(phaseAgain, nil)
 	} else {
 		if reason != Outdated && !reason.personal() {
-			f.remember(o.Received + f.c.uncacheable)
+			f.remember(o.Received + f.c.uncacheable.Load())
 		}
 		f.leave(phaseAlone, nil)
 	}
