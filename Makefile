@@ -5,6 +5,7 @@ VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 LDFLAGS  := -s -w -X main.version=$(VERSION)
 FUZZTIME ?= 3000x
 BENCH    ?= .
+SOAK     ?= 10000000
 RIVALS   ?=
 
 .DEFAULT_GOAL := help
@@ -82,8 +83,12 @@ prove-limit: ## figures of the limits: exactness, three gateways on one Redis, t
 	$(GO) test -run TestMemoryIsBounded -count=1 -v ./middleware/ratelimit
 	$(GO) test -run '^$$' -bench LocalDecision -cpu 1,2 -benchmem ./middleware/ratelimit
 
-prove-cache: ## hit ratios and costs of the cache's store, beside a library, LRU and the optimum
+prove-cache: ## hit ratios and costs of the cache's store, beside a library, LRU and the optimum; outages of its Redis
 	$(GO) test -tags prove -run TestProveCache -count=1 -v ./middleware/cache
+	$(GO) test -tags prove -run TestProveTier -count=1 -v ./proxy
+
+soak: ## SOAK (ten million) random queries: the memory of the process stays within the cache's limit; ten minutes
+	SOAK=$(SOAK) $(GO) test -tags prove -run TestProveRandomQueries -count=1 -timeout 45m -v ./cmd/gateway
 
 prove-compress: ## every coding at every size, by the reference tools, curl and Chromium; ratios beside the tools
 	$(GO) test -count=1 -timeout 15m -run 'ReferenceToolsDecode|ChromiumDecodes' -v ./proxy
@@ -98,4 +103,4 @@ generate: ## write generated files anew: option comments, schema, docs/configura
 clean: ## remove what the other targets made
 	rm -rf bin .tmp
 
-.PHONY: prove-front help build run demo test needs format vet lint race alloc manifests fuzz bench prove-users prove-balance prove-backends prove-load bench-rivals bench-rivals-quick prove-limit prove-cache prove-compress screenshots generate clean
+.PHONY: prove-front help build run demo test needs format vet lint race alloc manifests fuzz bench prove-users prove-balance prove-backends prove-load bench-rivals bench-rivals-quick prove-limit soak prove-cache prove-compress screenshots generate clean

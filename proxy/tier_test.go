@@ -78,10 +78,22 @@ func TestGatewaysShareResponsesAndPurges(t *testing.T) {
 }
 
 func TestTierOutagesFailNothing(t *testing.T) {
+	const deadline = 100 * time.Millisecond
+	for name, took := range tierOutages(t, deadline) {
+		if took > 30*deadline {
+			t.Errorf("%s: a request took %v", name, took)
+		}
+	}
+}
+
+// tierOutages kills and freezes a cache's Redis under load, and fills it with
+// garbage. No request may fail; it returns how long the slowest took, by what
+// was done.
+func tierOutages(t *testing.T, deadline time.Duration) map[string]time.Duration {
 	server := testenv.StartRedis(t)
 	o := echoing(t)
-	const deadline = 100 * time.Millisecond
-	r := tiered(t, o, server.URL(), "redis_timeout = \"100ms\"\n")
+	r := tiered(t, o, server.URL(), fmt.Sprintf("redis_timeout = \"%v\"\n", deadline))
+	slowestOf := map[string]time.Duration{}
 	up := func(want float64) func() bool {
 		return func() bool { return r.metric("gateway_cache_tier_up") == want }
 	}
@@ -110,9 +122,7 @@ func TestTierOutagesFailNothing(t *testing.T) {
 		}
 		all.Wait()
 		t.Logf("%s: the slowest of 240 took %v", name, time.Duration(slowest.Load()))
-		if took := time.Duration(slowest.Load()); took > 30*deadline {
-			t.Errorf("%s: a request took %v", name, took)
-		}
+		slowestOf[name] = max(slowestOf[name], time.Duration(slowest.Load()))
 	}
 	load("well")
 	server.Freeze()
@@ -142,9 +152,10 @@ func TestTierOutagesFailNothing(t *testing.T) {
 	load("garbage")
 	garbage()
 	load("garbage")
-	if n := r.metric("gateway_ended_total", `reason="panicked"`); n != 0 {
+	if n := r.metric("gateway_panics_total"); n != 0 {
 		t.Errorf("%v panics", n)
 	}
+	return slowestOf
 }
 
 func TestWhileRedisIsAwayOldResponsesAreValidated(t *testing.T) {

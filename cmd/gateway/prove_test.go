@@ -4,6 +4,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"strconv"
 	"testing"
 	"time"
 )
@@ -32,6 +34,22 @@ func TestProveLimits(t *testing.T) {
 		f.exact(fmt.Sprintf("%d a second, closed loop, ", rate), 5*time.Second, all)
 	}
 	shareLimits(t, 500, 500, 10*time.Second, 50*time.Millisecond)
+}
+
+// TestProveRandomQueries is TestRandomQueriesAllocNoMoreThanTheLimit with ten
+// million queries, or as many as SOAK says. It says every quarter of a minute how
+// far it is.
+//
+//	make soak
+func TestProveRandomQueries(t *testing.T) {
+	n := 10_000_000
+	if text := os.Getenv("SOAK"); text != "" {
+		var err error
+		if n, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	flood(t, n, 40*time.Minute)
 }
 
 // TestProveTenMillionKeys sends ten million requests, each of another client,

@@ -129,13 +129,19 @@ type samples map[string]float64
 // scrape reads all metrics of a process.
 func (s *site) scrape(url string) samples {
 	s.t.Helper()
+	return parseSamples(s.t, s.send("GET", url, "").body)
+}
+
+// parseSamples reads what /metrics says.
+func parseSamples(t testing.TB, text string) samples {
+	t.Helper()
 	all := samples{}
-	for line := range strings.Lines(s.send("GET", url, "").body) {
+	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if i := strings.LastIndexByte(line, ' '); i > 0 && line[0] != '#' {
 			v, err := strconv.ParseFloat(line[i+1:], 64)
 			if err != nil {
-				s.t.Fatalf("metrics: %s", line)
+				t.Fatalf("metrics: %s", line)
 			}
 			all[line[:i]] = v
 		}
