@@ -4,11 +4,11 @@ import "sync"
 
 // bufferSizes are the size classes of the buffers that calls borrow while they
 // are under way. Idle connections hold none.
-var bufferSizes = [...]int{8 << 10, 32 << 10, 64 << 10, 128 << 10}
+var bufferSizes = [...]int{8 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10}
 
 const (
 	minBuffer = 8 << 10
-	maxBuffer = 128 << 10
+	maxBuffer = 256 << 10
 )
 
 // buffer is borrowed memory. The pools hold pointers to it, so that neither

@@ -46,6 +46,7 @@ type Endpoint struct {
 // Defaults of EndpointOptions.
 const (
 	defaultMaxHeader = 64 << 10
+	maxHead          = 128 << 10
 	defaultMaxFields = 256
 )
 
@@ -66,7 +67,7 @@ func NewEndpoint(o EndpointOptions) *Endpoint {
 	if e.maxHeader <= 0 {
 		e.maxHeader = defaultMaxHeader
 	}
-	e.maxHeader = min(e.maxHeader, maxBuffer)
+	e.maxHeader = min(e.maxHeader, maxHead)
 	if e.maxFields <= 0 {
 		e.maxFields = defaultMaxFields
 	}

@@ -6,7 +6,9 @@ import (
 	"io"
 	"os"
 	"syscall"
+	"time"
 
+	"gateway/internal/clock"
 	"gateway/wire"
 )
 
@@ -18,8 +20,17 @@ const (
 	maxInterim = 16
 	// minRoom is the least room behind a head that is worth reading into.
 	minRoom = 2 << 10
-	// maxStream is the largest buffer of a body that is passed on in pieces.
-	maxStream = 64 << 10
+	// slowStream is the largest buffer of a body that is passed on in pieces to
+	// somebody who takes longer than brisk for one, fastStream that of others.
+	// Larger pieces cost less (fewer system calls, fewer wake-ups at both ends),
+	// but whoever reads slowly must not hold much memory.
+	slowStream = 64 << 10
+	fastStream = 256 << 10
+	// brisk is how soon the next piece is asked for by whom larger ones suit,
+	// and sluggish how late by whom they do not: the same rate with its pieces,
+	// about.
+	brisk    = 10 * time.Millisecond
+	sluggish = 50 * time.Millisecond
 )
 
 // reply is the memory of a response and how far it has been read.
@@ -35,6 +46,7 @@ type reply struct {
 	data    []byte // body bytes decoded ahead of Next
 	whole   bool   // data is the complete body
 	grow    bool   // the last read left no room: more is waiting
+	filled  int64  // clock.Mono of the last refill
 	err     error  // what Next says when data has been given
 }
 
@@ -207,7 +219,7 @@ func (c *Call) Whole() (body []byte, ok bool) {
 // Next is the next piece of the response body, valid until the next call;
 // io.EOF after the last one; any other error means that the body is
 // incomplete: io.ErrUnexpectedEOF, os.ErrDeadlineExceeded, ErrCancelled or a
-// *FaultError. It waits for one byte, never for more; a piece has less than 128 KiB.
+// *FaultError. It waits for one byte, never for more; a piece has at most 256 KiB.
 // (A body of a known length up to 64 KiB comes whole: if it is
 // incomplete, the first Next says so, and nothing of it is given.)
 func (c *Call) Next() ([]byte, error) {
@@ -238,27 +250,42 @@ func (c *Call) Next() ([]byte, error) {
 
 // refill reads more of a streamed body. It begins behind the head, which is
 // enough for events now and then, and takes larger buffers for as long as
-// reads fill them.
+// reads fill them and what they bring is taken fast.
 func (c *Call) refill() error {
 	p := &c.reply
-	if p.grow || len(p.buf)-p.from < minRoom {
-		size := bufferSizes[1]
-		if p.body != nil {
-			size = maxStream
-		}
-		if p.body == nil || len(p.body.b) < size {
-			p.body.release()
-			p.body = acquireBuffer(size)
-			p.buf, p.from = p.body.b, 0
-		}
+	if size := p.suits(time.Duration(clock.Mono() - p.filled)); p.body == nil && size > 0 || p.body != nil && size != len(p.body.b) {
+		p.body.release()
+		p.body = acquireBuffer(size)
+		p.buf, p.from = p.body.b, 0
 	}
 	n, err := c.read(p.buf[p.from:])
 	p.r, p.w = p.from, p.from+n
 	p.grow = p.w == len(p.buf)
+	p.filled = clock.Mono()
 	if n > 0 {
 		return nil
 	}
 	return err
+}
+
+// suits is the size of buffer that suits the next read, given how long the last
+// piece took its reader; 0: what the head has left.
+func (p *reply) suits(took time.Duration) int {
+	have := 0
+	if p.body != nil {
+		have = len(p.body.b)
+	}
+	switch {
+	case have > slowStream && took > sluggish:
+		return slowStream
+	case !p.grow && (have > 0 || len(p.buf)-p.from >= minRoom):
+		return have
+	case have == 0:
+		return bufferSizes[1]
+	case have >= slowStream && took < brisk:
+		return fastStream
+	}
+	return max(have, slowStream)
 }
 
 // decode takes the body's bytes out of what was received; the result may be
