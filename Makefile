@@ -75,6 +75,15 @@ bench-rivals: build ## the gateway beside nginx, HAProxy, Varnish, Caddy and Tra
 bench-rivals-quick: build ## one short round of bench-rivals, with what is installed
 	BENCH_GATEWAY=$(CURDIR)/bin/gateway $(GO) run ./benchmarks -quick -out .tmp/bench-quick $(RIVALS)
 
+profile: build ## CPU profiles and flame graphs of the scenarios, in .tmp/profiles
+	BENCH_GATEWAY=$(CURDIR)/bin/gateway $(GO) run ./benchmarks -profile .tmp/profiles $(RIVALS)
+
+prove-cores: build ## CPU time of a request with one processor and two, and the locks that are fought for
+	BENCH_GATEWAY=$(CURDIR)/bin/gateway $(GO) run ./benchmarks -cores $(RIVALS)
+
+prove-alloc: ## allocations of a request with each feature on; the table of docs/performance.md
+	PROVE_ALLOC_DOC=$(CURDIR)/docs/performance.md $(GO) test -tags prove -run 'TestProveAlloc$$' -count=1 -v ./proxy
+
 prove-load: ## figures of gateway load: against wrk, and against delays that are known
 	$(GO) test -tags prove -run TestProveLoad -count=1 -v ./cmd/gateway
 
@@ -103,4 +112,4 @@ generate: ## write generated files anew: option comments, schema, docs/configura
 clean: ## remove what the other targets made
 	rm -rf bin .tmp
 
-.PHONY: prove-front help build run demo test needs format vet lint race alloc manifests fuzz bench prove-users prove-balance prove-backends prove-load bench-rivals bench-rivals-quick prove-limit soak prove-cache prove-compress screenshots generate clean
+.PHONY: prove-front help build run demo test needs format vet lint race alloc manifests fuzz bench prove-users prove-balance prove-backends prove-load bench-rivals bench-rivals-quick prove-limit soak prove-cache prove-compress screenshots generate clean profile prove-cores prove-alloc

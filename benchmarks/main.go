@@ -3,6 +3,8 @@
 //
 //	make bench-rivals                         everything: half an hour
 //	make bench-rivals-quick                   one short round
+//	make profile                              flame graphs of the gateway
+//	make prove-cores                          one processor and two
 //	go run ./benchmarks -rivals gateway,nginx -scenarios proxy-small,cache-1k
 //
 // Each proxy runs alone on a core; the load generator, the origin and this
@@ -41,6 +43,8 @@ func main() {
 		show       = flag.String("show", "", "print the report of a JSON file, and draw its plot anew, instead of measuring")
 		list       = flag.Bool("list", false, "print rivals and scenarios")
 		atMost     = flag.Duration("at-most", 0, "begin no further round after so long; 0: as long as it takes")
+		profiles   = flag.String("profile", "", "write CPU profiles of the gateway and flame graphs of them to this folder instead of measuring")
+		cores      = flag.Bool("cores", false, "measure the gateway with one processor and with two instead of beside others")
 		connCount  = flag.Int("idle", 10_000, "idle connections")
 		closedLoop = flag.Duration("closed", 2500*time.Millisecond, "length of the closed loop")
 		fixedRate  = flag.Duration("fixed", 2500*time.Millisecond, "length of the part at a fixed rate")
@@ -67,7 +71,7 @@ func main() {
 		}
 		fail(err)
 	default:
-		fail(run(&b, *names, *wanted, *rounds, *atMost, *out, *lock))
+		fail(run(&b, task{*names, *wanted, *rounds, *atMost, *out, *lock, *profiles, *cores}))
 	}
 }
 
@@ -108,11 +112,21 @@ func choose[T any](names string, all []T, find func(string) (T, bool)) ([]T, err
 	return chosen, nil
 }
 
-func run(b *bench, names, wanted string, rounds int, atMost time.Duration, out, lock string) (err error) {
+// task is what to measure, and where to.
+type task struct {
+	rivals, scenarios string
+	rounds            int
+	atMost            time.Duration
+	out, lock         string
+	profiles          string // folder
+	cores             bool
+}
+
+func run(b *bench, t task) error {
 	if runtime.NumCPU() < 2 {
 		return errors.New("two cores are needed: one for the proxy alone")
 	}
-	which, err := choose(names, rivals, func(n string) (*rival, bool) { r := findRival(n); return r, r != nil })
+	which, err := choose(t.rivals, rivals, func(n string) (*rival, bool) { r := findRival(n); return r, r != nil })
 	if err != nil {
 		return err
 	}
@@ -120,27 +134,28 @@ func run(b *bench, names, wanted string, rounds int, atMost time.Duration, out, 
 	for i := range scenarios {
 		all[i] = &scenarios[i]
 	}
-	todo, err := choose(wanted, all, func(n string) (*scenario, bool) { s := findScenario(n); return s, s != nil })
+	todo, err := choose(t.scenarios, all, func(n string) (*scenario, bool) { s := findScenario(n); return s, s != nil })
 	if err != nil {
 		return err
 	}
-	r := &report{
-		Date: time.Now().UTC().Format("2006-01-02 15:04 UTC"), Machine: machine(), Kernel: kernel(),
-		Command: "go run ./benchmarks " + strings.Join(os.Args[1:], " "), Versions: map[string]string{},
+	if t.cores {
+		b.proxyCore, b.clientCore = anyCore, anyCore // the processors are what differs
 	}
-	if c := os.Getenv("BENCH_COMMAND"); c != "" {
-		r.Command = c
+	if err := b.prepare(); err != nil {
+		return err
 	}
-	var present []*rival
-	for _, v := range which {
-		r.Versions[v.name] = v.versionText()
-		if _, err := v.path(); err != nil {
-			fmt.Fprintf(os.Stderr, "%s is not installed: skipped\n", v.name)
-			continue
-		}
-		fmt.Fprintf(os.Stderr, "%-14s %s\n", v.name, r.Versions[v.name])
-		present = append(present, v)
+	defer b.leave()
+	switch {
+	case t.profiles != "":
+		return profile(b, todo, t.profiles)
+	case t.cores:
+		return compareCores(b, todo, t.rounds)
 	}
+	return series(b, which, todo, t)
+}
+
+// prepare makes what all measurements need; leave ends and removes it.
+func (b *bench) prepare() (err error) {
 	if err := pinSelf(b.clientCore); err != nil {
 		return err
 	}
@@ -158,27 +173,53 @@ func run(b *bench, names, wanted string, rounds int, atMost time.Duration, out, 
 	if b.dir, err = os.MkdirTemp(base, "benchmarks-"); err != nil {
 		return err
 	}
-	defer os.RemoveAll(b.dir)
 	os.Chmod(b.dir, 0o755)
-	if err := certificate(b.dir); err != nil {
-		return err
+	if err = certificate(b.dir); err == nil {
+		err = b.startOrigin()
 	}
-	if err := b.startOrigin(); err != nil {
-		return err
+	if err != nil {
+		os.RemoveAll(b.dir)
 	}
-	defer b.stopOrigin()
+	return err
+}
+
+func (b *bench) leave() {
+	b.stopOrigin()
+	os.RemoveAll(b.dir)
+}
+
+// series measures the rivals in interleaved rounds and writes the report after
+// each one.
+func series(b *bench, which []*rival, todo []*scenario, t task) error {
+	r := &report{
+		Date: time.Now().UTC().Format("2006-01-02 15:04 UTC"), Machine: machine(), Kernel: kernel(),
+		Command: "go run ./benchmarks " + strings.Join(os.Args[1:], " "), Versions: map[string]string{},
+	}
+	if c := os.Getenv("BENCH_COMMAND"); c != "" {
+		r.Command = c
+	}
+	var present []*rival
+	for _, v := range which {
+		r.Versions[v.name] = v.versionText()
+		if _, err := v.path(); err != nil {
+			fmt.Fprintf(os.Stderr, "%s is not installed: skipped\n", v.name)
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "%-14s %s\n", v.name, r.Versions[v.name])
+		present = append(present, v)
+	}
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGINT, syscall.SIGTERM)
 
 	began := time.Now()
-	for round := 1; round <= rounds; round++ {
-		if atMost > 0 && round > 1 && time.Since(began)*time.Duration(round)/time.Duration(round-1) > atMost {
+	for round := 1; round <= t.rounds; round++ {
+		if t.atMost > 0 && round > 1 && time.Since(began)*time.Duration(round)/time.Duration(round-1) > t.atMost {
 			fmt.Fprintf(os.Stderr, "no time for round %d\n", round)
 			break
 		}
 		r.Rounds = round
 		for _, s := range todo {
-			release, err := locked(lock)
+			release, err := locked(t.lock)
 			if err != nil {
 				return err
 			}
@@ -204,17 +245,17 @@ func run(b *bench, names, wanted string, rounds int, atMost time.Duration, out, 
 				fmt.Fprintln(os.Stderr, found.line())
 				select {
 				case <-stop:
-					return errors.Join(r.write(out), errors.New("interrupted"))
+					return errors.Join(r.write(t.out), errors.New("interrupted"))
 				default:
 				}
 			}
 			release()
 		}
-		if err := r.write(out); err != nil {
+		if err := r.write(t.out); err != nil {
 			return err
 		}
 	}
-	if path, err := filepath.Abs(out + ".md"); err == nil {
+	if path, err := filepath.Abs(t.out + ".md"); err == nil {
 		fmt.Fprintln(os.Stderr, "written:", path)
 	}
 	fmt.Print(r.markdown(""))

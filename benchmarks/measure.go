@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -139,12 +140,53 @@ func (b *bench) measure(r *rival, s *scenario, n needs, round int) result {
 }
 
 func (b *bench) once(r *rival, s *scenario, n needs, found *result) error {
-	dir, err := os.MkdirTemp(b.dir, r.name+"-")
+	v, err := b.serve(r, s, n)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer v.stop()
+	if s.idle > 0 {
+		return b.idle(v.process, s, v.setting, found)
+	}
+	plan := v.plan
+	plan.First, plan.Duration = 1_000, b.closed
+	if found.Closed, err = b.load(v.process, s, plan); err != nil {
+		return fmt.Errorf("closed loop: %w", err)
+	}
+	plan.First, plan.Duration = 5_000_000_000, b.fixed
+	plan.Rate, plan.Poisson = s.rate, true
+	if found.Fixed, err = b.load(v.process, s, plan); err != nil {
+		return fmt.Errorf("fixed rate: %w", err)
+	}
+	return nil
+}
+
+// served is a proxy that answers a scenario as it should, its cache full.
+type served struct {
+	*process
+	setting *setting
+	plan    loadgen.Plan // in a closed loop; First and Duration are still to be set
+}
+
+// stop ends the proxy and removes its files.
+func (v *served) stop() {
+	v.process.stop()
+	os.RemoveAll(v.setting.Dir)
+}
+
+// serve starts a proxy on the proxy's core, with more variables in its
+// environment. The caller stops it.
+func (b *bench) serve(r *rival, s *scenario, n needs, more ...string) (v *served, err error) {
+	dir, err := os.MkdirTemp(b.dir, r.name+"-")
+	if err != nil {
+		return nil, err
+	}
 	os.Chmod(dir, 0o777) // some give their privileges up
+	defer func() {
+		if err != nil {
+			os.RemoveAll(dir)
+		}
+	}()
 	var limit unix.Rlimit
 	unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
 	set := &setting{
@@ -161,19 +203,23 @@ func (b *bench) once(r *rival, s *scenario, n needs, found *result) error {
 		err = r.render(set)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	args, environment := r.command(set)
-	p, err := startOn(b.proxyCore, dir, environment, binary, args...)
+	p, err := startOn(b.proxyCore, dir, slices.Concat(environment, more), binary, args...)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer p.stop()
+	defer func() {
+		if err != nil {
+			p.stop()
+		}
+	}()
 	if err := s.await(set.Address, p); err != nil {
-		return fmt.Errorf("not ready: %w: %s", err, p.output.String())
+		return nil, fmt.Errorf("not ready: %w: %s", err, p.output.String())
 	}
 	if err := s.verify(set.Address); err != nil {
-		return fmt.Errorf("wrong answer: %w", err)
+		return nil, fmt.Errorf("wrong answer: %w", err)
 	}
 	plan := loadgen.Plan{
 		Targets: []loadgen.Target{s.target(set.Address)}, Connections: s.clients, Threads: 1,
@@ -185,23 +231,11 @@ func (b *bench) once(r *rival, s *scenario, n needs, found *result) error {
 		fill.Warmup, fill.Requests, fill.Connections = 0, int64(20*s.keys), 4
 		run, err := loadgen.Start(context.Background(), fill, nil)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		run.Wait()
 	}
-	if s.idle > 0 {
-		return b.idle(p, s, set, found)
-	}
-	plan.First, plan.Duration = 1_000, b.closed
-	if found.Closed, err = b.load(p, s, plan); err != nil {
-		return fmt.Errorf("closed loop: %w", err)
-	}
-	plan.First, plan.Duration = 5_000_000_000, b.fixed
-	plan.Rate, plan.Poisson = s.rate, true
-	if found.Fixed, err = b.load(p, s, plan); err != nil {
-		return fmt.Errorf("fixed rate: %w", err)
-	}
-	return nil
+	return &served{p, set, plan}, nil
 }
 
 // load runs a plan and measures the proxy meanwhile.

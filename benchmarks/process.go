@@ -16,8 +16,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// anyCore stands for all cores where one is named.
+const anyCore = -1
+
 // pinSelf keeps this process, threads to come included, on a core.
 func pinSelf(core int) error {
+	if core == anyCore {
+		return nil
+	}
 	var set unix.CPUSet
 	set.Set(core)
 	threads, _ := filepath.Glob("/proc/self/task/*")
@@ -94,6 +100,9 @@ func startOn(core int, dir string, environment []string, binary string, args ...
 
 // startPinned starts a command on a core: it inherits that of the thread.
 func startPinned(core int, cmd *exec.Cmd) error {
+	if core == anyCore {
+		return cmd.Start()
+	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var before, set unix.CPUSet

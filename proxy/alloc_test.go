@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"gateway/internal/mallocs"
 	"gateway/internal/origin"
 )
 
@@ -66,13 +67,7 @@ func (s *steady) allocatesNothing(what string) {
 		for range 1000 {
 			s.once()
 		}
-		var before, after runtime.MemStats
-		runtime.ReadMemStats(&before)
-		for range runs {
-			s.once()
-		}
-		runtime.ReadMemStats(&after)
-		n := after.Mallocs - before.Mallocs
+		n, _ := mallocs.Count(runs, s.once)
 		if n <= runs/1000 {
 			return
 		}

@@ -22,13 +22,19 @@ func None(t testing.TB, what string, runs int, work func()) {
 	}
 	// The collector would empty the pools.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	if n, _ := Count(runs, work); n > uint64(runs)/1000 {
+		t.Errorf("%s: %d allocations in %d runs", what, n, runs)
+	}
+}
+
+// Count is how many objects the whole process allocates during so many runs of
+// the work, and their bytes.
+func Count(runs int, work func()) (objects, bytes uint64) {
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
 	for range runs {
 		work()
 	}
 	runtime.ReadMemStats(&after)
-	if n := after.Mallocs - before.Mallocs; n > uint64(runs)/1000 {
-		t.Errorf("%s: %d allocations in %d runs", what, n, runs)
-	}
+	return after.Mallocs - before.Mallocs, after.TotalAlloc - before.TotalAlloc
 }
