@@ -147,7 +147,7 @@ func TestProveAlloc(t *testing.T) {
 		{name: "limit, local, refused (429)", config: forwarded("limit = { key = \"ip\", rate = \"1/h\", burst = 1 }"), request: one},
 		{name: "limit, shared by leases in Redis", config: redis + limited("redis"), request: one},
 		{name: "limit, shared and exact (redis-strict)", config: redis + limited("redis-strict"), request: one, runs: 500},
-		{name: "limit on requests in flight", config: forwarded("limit = { key = \"ip\", concurrent = 100 }"), request: one},
+		{name: "limit on requests in flight", config: forwarded("limit = { key = \"ip\", concurrency = 100 }"), request: one},
 		{name: "cache, hit", config: memory + to(stored.Address) + route("cache = true"), request: one},
 		{name: "cache, 304", config: memory + to(origin.StartFast(t, answer("hello", "Cache-Control: max-age=50000", "Age: 1000", `ETag: "a"`)).Address) + route("cache = true"), request: get("/users/1", `If-None-Match: "a"`)},
 		{name: "cache, miss that is stored", config: memory + to(stored.Address) + route("cache = true"), request: numbered},
@@ -160,7 +160,7 @@ func TestProveAlloc(t *testing.T) {
 		{name: "compress, stored form from the cache", config: memory + to(largeStored.Address) + route("cache = true\ncompress = [\"gzip\"]"), request: get("/users/1", "Accept-Encoding: gzip")},
 		{name: "tracing, not sampled", config: "[tracing]\nendpoint = \"" + traces.URL + "\"\nsample = \"0%%\"\n" + forwarded(""), request: one},
 		{name: "tracing, sampled, export included", config: "[tracing]\nendpoint = \"" + traces.URL + "\"\nsample = \"100%%\"\n" + forwarded(""), request: one},
-		{name: "JWT (HS256), a token seen before", config: "[jwt.login]\nsecret = \"" + secret + "\"\n" + forwarded("jwt = \"login\""), request: get("/users/1", "Authorization: Bearer "+token)},
+		{name: "JWT (HS256)", config: "[jwt.login]\nsecret = \"" + secret + "\"\n" + forwarded("jwt = \"login\""), request: get("/users/1", "Authorization: Bearer "+token)},
 		{name: "CORS, simple request", config: forwarded("cors = true"), request: get("/users/1", "Origin: https://app.example")},
 		{name: "CORS, preflight", config: forwarded("cors = true"), request: "OPTIONS /users HTTP/1.1\r\nHost: api.example.com\r\nOrigin: https://app.example\r\nAccess-Control-Request-Method: PUT\r\n\r\n"},
 		{name: "balance by hash of a parameter", config: "[upstream.app]\nservers = [\"" + small.Address + "\", \"" + stored.Address + "\"]\nbalance = \"hash\"\nhash_key = \"query:a\"\n" + route(""), request: one},
@@ -170,8 +170,8 @@ func TestProveAlloc(t *testing.T) {
 		{name: "adaptive concurrency", config: to(small.Address, "adaptive = true") + route(""), request: one},
 		{name: "mirror, 1 KB copied to a second upstream", config: to(small.Address) + "[upstream.shadow]\nservers = [\"" + stored.Address + "\"]\n" + route("mirror = { upstream = \"shadow\" }"), request: one},
 		{name: "hedge, not needed", config: app(small.Address, stored.Address) + route("hedge = \"10s\""), request: one},
-		{name: "hedge, sent and won, the slow origin included", config: "[upstream.app]\nservers = [\"" + slow.Address + "\", { address = \"" + small.Address + "\", backup = true }]\nretry = { budget = \"100%%\", min_per_second = 100000 }\n" + route("hedge = \"1ms\""), request: one, runs: 100},
-		{name: "retry after a 503", config: "[upstream.app]\nservers = [\"" + busy.Address + "\", { address = \"" + small.Address + "\", backup = true }]\neject = false\nretry = { on = [\"503\"], attempts = 2, budget = \"100%%\", min_per_second = 100000, backoff = \"0s\" }\n" + route(""), request: one},
+		{name: "hedge, sent and won, the slow origin included", config: "[upstream.app]\nservers = [\"" + slow.Address + "\", { address = \"" + small.Address + "\", backup = true }]\nretry = { budget = \"100%%\", min_per_second = 10000 }\n" + route("hedge = \"1ms\""), request: one, runs: 100},
+		{name: "retry after a 503", config: "[upstream.app]\nservers = [\"" + busy.Address + "\", { address = \"" + small.Address + "\", backup = true }]\neject = false\nretry = { on = [\"503\"], attempts = 2, budget = \"100%%\", min_per_second = 10000, backoff = \"0s\" }\n" + route(""), request: one},
 		{name: "split between two upstreams", config: to(small.Address) + "[upstream.new]\nservers = [\"" + stored.Address + "\"]\n" + route("split = { new = \"50%%\" }"), request: one},
 	}
 	table := "| feature | allocations of a request | bytes of a request |\n|---|---|---|\n"
