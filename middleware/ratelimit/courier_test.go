@@ -25,6 +25,7 @@ type courier struct {
 	client *redis.Client // made outside of the bubble
 	hash   string        // of the script that is told the time
 	away   atomic.Int32
+	late   time.Duration // a question takes this long and up to twice as long
 }
 
 // How Redis is away.
@@ -56,13 +57,12 @@ func (c *courier) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPi
 }
 
 func (c *courier) carry(ctx context.Context, commands []redis.Cmder) error {
-	time.Sleep(rand.N(2 * time.Millisecond))
-	var err error
-	switch c.away.Load() {
-	case frozen:
+	time.Sleep(c.late + rand.N(c.late+2*time.Millisecond))
+	if c.away.Load() == frozen {
 		<-ctx.Done()
-		err = ctx.Err()
-	case dead:
+	}
+	err := ctx.Err()
+	if c.away.Load() == dead {
 		err = errors.New("connection refused")
 	}
 	if err != nil {
@@ -159,6 +159,30 @@ func TestLeasedNodesAdmitWithinTheirBound(t *testing.T) {
 		}
 		all.Wait()
 	})
+}
+
+// TestLateAnswersAdmitNoMore has a Redis that is so slow that nodes decide now
+// with its tokens, now alone.
+func TestLateAnswersAdmitNoMore(t *testing.T) {
+	takeCore(t)
+	server := testenv.StartRedis(t)
+	const rate, burst, span = 200, 100, 5 * time.Second
+	o := options(t, "200/s", burst)
+	o.Store = "redis"
+	for _, late := range []time.Duration{50 * time.Millisecond, 65 * time.Millisecond, 80 * time.Millisecond, 150 * time.Millisecond} {
+		courier := newCourier(t, server)
+		courier.late = late
+		bubble(t, func(t *testing.T) {
+			limiters := nodes(t, server, 3, map[string]Options{"api": o}, time.Second, courier)["api"]
+			got := press(limiters, "key", span, even(300))
+			exact := burst + rate*span.Seconds()
+			admitted := float64(got.admitted.Load())
+			t.Logf("%v to %v late: %.0f of %d admitted, %+.1f %%; %d without Redis", late, 2*late, admitted, got.asked.Load(), 100*(admitted/exact-1), got.alone.Load())
+			if admitted > exact*1.1 || admitted < exact*0.8 {
+				t.Errorf("%v late: %.0f admitted, want about %.0f", late, admitted, exact)
+			}
+		})
+	}
 }
 
 // TestOutagesOfRedisCostLittle has all nodes of both stores ask for more than

@@ -34,6 +34,10 @@ const (
 // So N nodes admit at most burst + rate·(t + leaseHorizon) + N·starter in any
 // time t. What is leased and not spent is given back at the next renewal
 // without use; the lease of a node that died comes back as time pays its debt.
+//
+// A node that Redis answers too late decides alone in between, while Redis goes
+// on granting to others. Tokens that come late pay for what it gave, and Redis
+// is told of the rest.
 type leases struct {
 	policy string
 	redis  *Redis
@@ -71,6 +75,7 @@ type lease struct {
 	asked  int64 // since when an answer is missing, 0 when none is
 	last   int64 // renewal
 	untold int64 // admitted without Redis since the last renewal was sent
+	extra  int64 // of that, what Redis has to be told beside the debt: it went on granting to others
 	guess  bool  // Redis may know of less than debt, and has not been told
 	queued bool
 	urgent bool // should be renewed before its turn
@@ -142,7 +147,11 @@ func (l *leases) decide(e *lease, n, now int64, r *rate, down string) (v Verdict
 	}
 	nodes := l.redis.Nodes()
 	lacks := e.lacks(now, r)
-	if l.redis.breaker.IsOpen() || now-e.asked > int64(leasePatience) {
+	open := l.redis.breaker.IsOpen()
+	if open { // Redis grants nothing to others either
+		e.extra = 0
+	}
+	if open || now-e.asked > int64(leasePatience) {
 		return e.alone(n, short, now, nodes, lacks, r, down), false
 	}
 	lacks += float64(e.owed)
@@ -175,8 +184,8 @@ func (e *lease) alone(n, short, now, nodes int64, lacks float64, r *rate, down s
 		v.Wait = max(1, r.time(lacks+charge-most))
 		return v
 	}
+	e.untold += e.owed + short
 	e.tokens, e.owed = 0, 0
-	e.untold += short
 	e.debt, e.at, e.guess = lacks+charge, now, true
 	v := r.verdict(e.debt, fromFallback)
 	v.Allowed = true

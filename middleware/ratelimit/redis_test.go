@@ -558,7 +558,7 @@ func TestALateAnswerBringsNoBurst(t *testing.T) {
 	shard := &leaseShard{entries: []lease{*e}}
 	e = &shard.entries[0]
 	l.decide(e, 1, now, r, "local") // a starter
-	a, owed, ok := l.prepare(e, now)
+	a, told, ok := l.prepare(e, now)
 	if !ok || a.spent != 1 {
 		t.Fatalf("nothing is asked: %+v", a)
 	}
@@ -573,7 +573,7 @@ func TestALateAnswerBringsNoBurst(t *testing.T) {
 		t.Fatalf("%d admitted without Redis, want 9", admitted)
 	}
 	a.granted, a.debt = 3, 4
-	l.enter(&a, &renewal{shard: shard, hash: 1, spent: owed}, now-int64(5*time.Second))
+	l.enter(&a, &renewal{shard: shard, hash: 1, told: told}, now-int64(5*time.Second))
 	if lacks := e.lacks(now, r); e.tokens > 0 || lacks < 9 || !e.guess {
 		t.Errorf("%d tokens, and %.1f lack after a late answer; want none, and about 10; to be told: %v", e.tokens, lacks, e.guess)
 	}

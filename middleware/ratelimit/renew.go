@@ -19,7 +19,7 @@ type renewal struct {
 	shard *leaseShard
 	at    int32
 	hash  uint64 // the entry may have another key when the answer comes
-	spent int64  // of what was told, what was owed
+	told  int64  // of what is spent, what was not granted
 }
 
 // begin starts the renewer.
@@ -116,9 +116,9 @@ func (l *leases) round(ctx context.Context) {
 				continue
 			}
 			e.urgent = false
-			if a, owed, ok := l.prepare(e, now); ok {
+			if a, told, ok := l.prepare(e, now); ok {
 				asks = append(asks, a)
-				renewals = append(renewals, renewal{s, at, e.key.hash, owed})
+				renewals = append(renewals, renewal{s, at, e.key.hash, told})
 			} else if e.queued = e.tokens > 0 || e.wanted > 0; e.queued {
 				s.dirty = append(s.dirty, at)
 			}
@@ -131,7 +131,7 @@ func (l *leases) round(ctx context.Context) {
 
 // prepare makes the ask of an entry: what it owes, what it gives back, what it
 // wants. ok is false when there is nothing to ask. The lock is held.
-func (l *leases) prepare(e *lease, now int64) (a ask, owed int64, ok bool) {
+func (l *leases) prepare(e *lease, now int64) (a ask, told int64, ok bool) {
 	r := l.rate.Load()
 	target := e.measure(now, r)
 	if e.tokens > 2*target { // a little too much is kept: it would be asked for again
@@ -139,9 +139,9 @@ func (l *leases) prepare(e *lease, now int64) (a ask, owed int64, ok bool) {
 		e.tokens = target
 	}
 	a.want = max(0, target-e.tokens)
-	owed = e.owed
-	a.spent += owed
-	lacks := e.lacks(now, r)
+	lacks, nodes := e.lacks(now, r), l.redis.Nodes()
+	told = e.owed + min(e.extra, int64(lacks)/nodes)
+	a.spent += told
 	if a.spent == 0 && (a.want == 0 || !room(lacks, r)) {
 		e.asked = 0 // what Redis would say is known
 		return a, 0, false
@@ -149,11 +149,11 @@ func (l *leases) prepare(e *lease, now int64) (a ask, owed int64, ok bool) {
 	if e.guess {
 		a.floor, e.guess = lacks, false // what is decided alone from here on is told next time
 	}
-	e.owed, e.untold = 0, 0
-	e.debt, e.at = lacks+float64(owed), now // until Redis tells
+	e.debt, e.at = lacks+float64(e.owed), now // until Redis tells
+	e.owed, e.untold, e.extra = 0, 0, 0
 	a.key = l.redis.key(l.policy, &e.key)
-	a.nodes = l.redis.Nodes()
-	return a, owed, true
+	a.nodes = nodes
+	return a, told, true
 }
 
 // measure is the number of tokens that the entry should hold: what was asked
@@ -216,15 +216,24 @@ func (l *leases) enter(a *ask, n *renewal, sent int64) {
 		e.tokens += max(0, a.granted-e.untold) // what came too late was given without it
 		r, now := l.rate.Load(), clock.Mono()
 		lacks := e.lacks(now, r)
-		e.debt, e.at = a.debt, sent
+		e.tell(e.untold-a.granted, lacks, l.redis.Nodes())
+		e.debt, e.at = a.debt+float64(e.extra), sent
 		if e.guess && e.lacks(now, r) < lacks { // Redis has not been told yet of what was decided meanwhile
 			e.debt, e.at = lacks, now
 		}
 		e.asked = 0
-	} else if n.spent > 0 || a.floor > 0 {
-		e.guess = true // the debt is in e.debt already
+	} else {
+		e.guess = e.guess || n.told > 0 || a.floor > 0 // the debt is in e.debt already
+		e.tell(e.untold, e.lacks(clock.Mono(), l.rate.Load()), l.redis.Nodes())
 	}
-	if e.queued = e.tokens > 0 || e.wanted > 0 || e.owed > 0 || a.err != nil && e.asked != 0; e.queued {
+	if e.queued = e.tokens > 0 || e.wanted > 0 || e.owed > 0 || e.extra > 0 || a.err != nil && e.asked != 0; e.queued {
 		n.shard.dirty = append(n.shard.dirty, n.at)
 	}
+}
+
+// tell has Redis be told of tokens that were given without it. All nodes
+// together tell no more than the bucket lacks: the rest has come since.
+func (e *lease) tell(tokens int64, lacks float64, nodes int64) {
+	e.extra = min(max(0, tokens), int64(lacks)/nodes)
+	e.untold = 0
 }
