@@ -98,7 +98,7 @@ func Listen(address string, a Access, inherited *handover.Sockets, log *slog.Log
 
 func bind(address, network, target string) (net.Listener, error) {
 	if network == "unix" {
-		if err := removeStale(target); err != nil {
+		if err := listener.RemoveStale(target); err != nil {
 			return nil, fmt.Errorf("listen on %s: %w", address, err)
 		}
 	}
@@ -215,23 +215,4 @@ func (s *Server) Close() {
 	if s.http.Shutdown(ctx) != nil {
 		s.http.Close()
 	}
-}
-
-// removeStale removes a socket that nobody listens on any more.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if info.Mode()&os.ModeSocket == 0 {
-		return errors.New("a file that is no socket is there; remove it or choose another path")
-	}
-	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
-		conn.Close()
-		return errors.New("another process listens there")
-	}
-	return os.Remove(path)
 }

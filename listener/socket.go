@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"net"
 	"net/netip"
@@ -98,7 +97,7 @@ func (f *Front) Bind(a Address, reusePort bool) (*Socket, error) {
 // listen opens a socket of the kernel.
 func listen(a Address, reusePort bool) (net.Listener, error) {
 	if a.Network == "unix" {
-		if err := removeStale(a.Name); err != nil {
+		if err := RemoveStale(a.Name); err != nil {
 			return nil, err
 		}
 	}
@@ -175,29 +174,6 @@ func prepare(fd int, network string, reusePort bool) error {
 		}
 	}
 	return nil
-}
-
-// removeStale removes the file of a socket whose process has ended.
-func removeStale(path string) error {
-	info, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	if info.Mode()&fs.ModeSocket == 0 {
-		return fmt.Errorf("%q exists and is no socket", path)
-	}
-	c, err := net.DialTimeout("unix", path, time.Second)
-	if err == nil {
-		_ = c.Close()
-		return syscall.EADDRINUSE
-	}
-	if !errors.Is(err, syscall.ECONNREFUSED) {
-		return err
-	}
-	return os.Remove(path)
 }
 
 // Address is where the socket was told to listen.

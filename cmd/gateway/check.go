@@ -1,14 +1,8 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"net/url"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -86,52 +80,19 @@ probes or admin address. For containers without a shell: exit status 0 or 1.`,
 		if err != nil {
 			return problems(err)
 		}
-		if c.Probes.On() {
-			return ask(target(c.Probes), "/readyz", *timeout)
+		var o *operator
+		switch {
+		case c.Probes.On():
+			o, err = newOperator(reachable(c.Probes.Address), "", nil)
+		case c.Admin.Address.On():
+			o, err = ownOperator(c)
+		default:
+			err = errors.New("neither probes nor admin has an address; nothing can be asked")
 		}
-		if !c.Admin.Address.On() {
-			return errors.New("neither probes nor admin has an address; nothing can be asked")
-		}
-		o, err := ownOperator(c)
 		if err != nil {
 			return err
 		}
-		o.Timeout = *timeout
-		resp, err := o.do(context.Background(), "GET", "/readyz")
-		if err != nil {
-			return fmt.Errorf("not ready: %w", err)
-		}
-		return resp.Body.Close()
+		return o.ready("/readyz", *timeout)
 	}
 	return cmd
-}
-
-// ask gets a path that answers 200 when all is well, such as that of readiness.
-func ask(address, path string, timeout time.Duration) error {
-	network, target := "tcp", address
-	if socket, ok := strings.CutPrefix(address, "unix:"); ok {
-		network, target = "unix", socket
-	} else {
-		target = reachable(address)
-	}
-	client := &http.Client{Timeout: timeout, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, network, target)
-		},
-	}}
-	resp, err := client.Get("http://localhost" + path)
-	if err != nil {
-		var request *url.Error
-		if errors.As(err, &request) { // its URL is not where we asked
-			err = request.Err
-		}
-		return fmt.Errorf("ask %s: %w", address, err)
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		text, _ := io.ReadAll(io.LimitReader(resp.Body, 200))
-		return fmt.Errorf("not ready: %s: %s", resp.Status, strings.TrimSpace(string(text)))
-	}
-	return nil
 }

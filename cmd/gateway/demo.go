@@ -260,18 +260,7 @@ func address(a listener.Address) string {
 	if a.Network == "unix" {
 		return "--unix-socket " + a.Name + " http://localhost"
 	}
-	host, port, err := net.SplitHostPort(a.Name)
-	if err != nil {
-		panic("BUG: unchecked address " + a.Name)
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	scheme := "http://"
-	if a.Secure {
-		scheme = "https://"
-	}
-	return scheme + net.JoinHostPort(host, port)
+	return reachable(a)
 }
 
 // usersCommand is one replica of the demo's user service.
@@ -289,7 +278,11 @@ func usersCommand() *cobra.Command {
 			return err
 		}
 		if *healthcheck {
-			return ask(o.Listen, "/health", 2*time.Second)
+			at, err := newOperator(reachable(listener.Address{Network: "tcp", Name: o.Listen}), "", nil)
+			if err != nil {
+				return err
+			}
+			return at.ready("/health", 2*time.Second)
 		}
 		ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 		defer stop()

@@ -31,24 +31,51 @@ func TestPrometheusLikesTheRules(t *testing.T) {
 	told(t, "test", "rules", "rules_test.yml")
 }
 
+// alertName is where a rule of rules.yml names its alert.
+var alertName = regexp.MustCompile(`- alert: (\w+)`)
+
+// unfired are the alerts of rules that no case of tests expects to fire. What a
+// case expects happens: promtool sees to that.
+func unfired(rules, tests string) (names []string) {
+	for _, a := range alertName.FindAllStringSubmatch(rules, -1) {
+		fires := regexp.MustCompile(`(?m)^ +- alertname: ` + a[1] + `\n +eval_time: .*\n +exp_alerts:\n +- exp_labels: `)
+		if !fires.MatchString(tests) {
+			names = append(names, a[1])
+		}
+	}
+	return names
+}
+
 func TestEachAlertFiresInATest(t *testing.T) {
-	rules, err := os.ReadFile("../../deploy/prometheus/rules.yml")
-	if err != nil {
-		t.Fatal(err)
+	read := func(name string) string {
+		t.Helper()
+		text, err := os.ReadFile("../../deploy/prometheus/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
 	}
-	tests, err := os.ReadFile("../../deploy/prometheus/rules_test.yml")
-	if err != nil {
-		t.Fatal(err)
+	rules, tests := read("rules.yml"), read("rules_test.yml")
+	if names := unfired(rules, tests); names != nil {
+		t.Errorf("%v never fire in rules_test.yml", names)
 	}
-	alerts := regexp.MustCompile(`- alert: (\w+)`).FindAllStringSubmatch(string(rules), -1)
+
+	// A rule whose only case is missing, or expects nothing, would be found.
+	alerts := alertName.FindAllStringSubmatch(rules, -1)
 	if len(alerts) < 10 {
 		t.Errorf("%d alerts", len(alerts))
 	}
 	for _, a := range alerts {
-		fires := regexp.MustCompile(`- alertname: ` + a[1] + `\n.*\n +exp_alerts:\n +- exp_labels`)
-		if !fires.Match(tests) {
-			t.Errorf("%s never fires in rules_test.yml", a[1])
+		renamed := strings.ReplaceAll(tests, "alertname: "+a[1]+"\n", "alertname: Other\n")
+		silent := regexp.MustCompile(`(alertname: `+a[1]+`\n.*\n +exp_alerts:)\n`).ReplaceAllString(tests, "$1 []\n")
+		for _, without := range []string{renamed, silent} {
+			if names := unfired(rules, without); !slices.Equal(names, []string{a[1]}) {
+				t.Errorf("without a case in which %s fires, %v are found", a[1], names)
+			}
 		}
+	}
+	if names := unfired(rules+"\n      - alert: GatewayNew\n", tests); !slices.Equal(names, []string{"GatewayNew"}) {
+		t.Errorf("for a rule without a case %v are found", names)
 	}
 }
 

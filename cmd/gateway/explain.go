@@ -5,21 +5,16 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"gateway/config"
 	"gateway/proxy"
 )
-
-// explainTime bounds the wait for a running gateway.
-const explainTime = 10 * time.Second
 
 func explainCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -104,14 +99,10 @@ func explained(ctx context.Context, at operatorFlags, live, sign bool, q proxy.Q
 
 // explain asks a running gateway.
 func (o *operator) explain(ctx context.Context, q proxy.Question) (*proxy.Explanation, error) {
-	ctx, cancel := context.WithTimeout(ctx, explainTime)
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
 	values := url.Values{"url": {q.URL}, "method": {q.Method}, "header": q.Fields, "client": {q.Client}}
 	resp, err := o.do(ctx, "GET", "/explain?"+values.Encode())
-	var r *refusal
-	if errors.As(err, &r) {
-		return nil, fmt.Errorf("ask %s: %s: %s", o.shown, r.status, r.detail)
-	}
 	if err != nil {
 		return nil, err
 	}

@@ -13,11 +13,16 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"gateway/config"
+	"gateway/listener"
 )
+
+// answerTime bounds the wait for an answer that needs no time to be made.
+const answerTime = 10 * time.Second
 
 // operator asks a running gateway at its admin address.
 type operator struct {
@@ -56,7 +61,9 @@ func (f operatorFlags) open() (*operator, error) {
 	var o *operator
 	var err error
 	if *f.address != "" {
-		o, err = newOperator(*f.address, os.Getenv(tokenVariable), nil)
+		if o, err = newOperator(*f.address, os.Getenv(tokenVariable), nil); err != nil {
+			return nil, usageError{err}
+		}
 	} else {
 		var c *config.Config
 		if c, err = config.Load(*f.config); err != nil {
@@ -94,14 +101,6 @@ func ownOperator(c *config.Config) (*operator, error) {
 	if token == "" {
 		token = a.ReadToken
 	}
-	base := target(a.Address)
-	if !strings.HasPrefix(base, "unix:") {
-		scheme := "http://"
-		if a.Address.Secure {
-			scheme = "https://"
-		}
-		base = scheme + reachable(base)
-	}
 	secret := &tls.Config{}
 	if a.Address.Secure {
 		// Whoever can read the configuration knows the certificate: whatever
@@ -122,7 +121,7 @@ func ownOperator(c *config.Config) (*operator, error) {
 			secret.ServerName = leaf.IPAddresses[0].String()
 		}
 	}
-	return newOperator(base, token, secret)
+	return newOperator(reachable(a.Address.Address), token, secret)
 }
 
 // authorities reads a PEM file of certificates.
@@ -160,18 +159,26 @@ func newOperator(address, token string, secret *tls.Config) (*operator, error) {
 	return o, nil
 }
 
-// reachable is where a socket that listens on an address can be connected to.
-func reachable(address string) string {
-	if host, port, err := net.SplitHostPort(address); err == nil {
+// reachable is where a socket that listens on an address can be connected to:
+// a URL, or "unix:" and a path.
+func reachable(a listener.Address) string {
+	if a.Network == "unix" {
+		return "unix:" + a.Name
+	}
+	at := a.Name
+	if host, port, err := net.SplitHostPort(at); err == nil {
 		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-			return net.JoinHostPort("localhost", port)
+			at = net.JoinHostPort("localhost", port)
 		}
 	}
-	return address
+	if a.Secure {
+		return "https://" + at
+	}
+	return "http://" + at
 }
 
-// do sends a request and returns the answer if its status is 200. The caller
-// closes its body.
+// do sends a request and returns the answer if its status is 200; any other is a
+// *refusal. The caller closes its body.
 func (o *operator) do(ctx context.Context, method, path string) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, o.base+path, nil)
 	if err != nil {
@@ -192,15 +199,38 @@ func (o *operator) do(ctx context.Context, method, path string) (*http.Response,
 		return resp, nil
 	}
 	defer resp.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	const most = 4 << 10
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, most))
 	var problem struct{ Detail string }
 	if json.Unmarshal(text, &problem) != nil || problem.Detail == "" {
-		problem.Detail = strings.TrimSpace(string(text))
+		problem.Detail, _, _ = strings.Cut(strings.TrimSpace(string(text)), "\n") // whoever it is from
 	}
-	return nil, &refusal{path: path, status: resp.Status, detail: problem.Detail}
+	return nil, &refusal{shown: o.shown, code: resp.StatusCode, status: resp.Status, detail: problem.Detail}
 }
 
 // refusal is an answer other than 200.
-type refusal struct{ path, status, detail string }
+type refusal struct {
+	shown  string // who gave it
+	code   int
+	status string // the code with its text
+	detail string // may be ""
+}
 
-func (r *refusal) Error() string { return fmt.Sprintf("%s: %s: %s", r.path, r.status, r.detail) }
+func (r *refusal) Error() string {
+	text := fmt.Sprintf("ask %s: %s", r.shown, r.status)
+	if r.detail != "" {
+		text += ": " + r.detail
+	}
+	return text
+}
+
+// ready fails unless a path that answers 200 when all is well does so in time.
+func (o *operator) ready(path string, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	resp, err := o.do(ctx, "GET", path)
+	if err != nil {
+		return fmt.Errorf("not ready: %w", err)
+	}
+	return resp.Body.Close()
+}

@@ -1,12 +1,16 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -46,7 +50,7 @@ The gateway goes on serving. While it is watched it is a few percent slower.`,
 		ValidArgs: names,
 		Args: func(_ *cobra.Command, args []string) error {
 			for _, a := range args {
-				if !strings.Contains(" "+strings.Join(names, " ")+" ", " "+a+" ") {
+				if !slices.Contains(names, a) {
 					return usageError{fmt.Errorf("unknown profile %q; want one of %s", a, strings.Join(names, ", "))}
 				}
 			}
@@ -68,7 +72,7 @@ The gateway goes on serving. While it is watched it is a few percent slower.`,
 			args = names
 		}
 		if err := os.MkdirAll(*folder, 0o755); err != nil {
-			return err
+			return unwritable(*folder, err)
 		}
 		return takeProfiles(cmd, o, args, *seconds, *folder)
 	}
@@ -84,7 +88,7 @@ func takeProfiles(cmd *cobra.Command, o *operator, kinds []string, seconds int, 
 	failures := make([]error, len(profileKinds))
 	var all sync.WaitGroup
 	for i, k := range profileKinds {
-		if !strings.Contains(" "+strings.Join(kinds, " ")+" ", " "+k.name+" ") {
+		if !slices.Contains(kinds, k.name) {
 			continue
 		}
 		all.Go(func() {
@@ -97,38 +101,60 @@ func takeProfiles(cmd *cobra.Command, o *operator, kinds []string, seconds int, 
 		})
 	}
 	all.Wait()
+	var different []error
 	for i, k := range profileKinds {
-		if files[i] != "" && failures[i] == nil {
+		switch err := failures[i]; {
+		case err != nil && !slices.ContainsFunc(different, func(e error) bool { return e.Error() == err.Error() }):
+			different = append(different, err)
+		case err == nil && files[i] != "":
 			fmt.Fprintf(cmd.OutOrStdout(), "%-10s go tool pprof %s\n", k.name, files[i])
 		}
 	}
-	return errors.Join(failures...)
+	return errors.Join(different...)
 }
 
-// save writes an answer to a file, which is complete or not there.
+// save writes a profile to a file, which is complete or not there.
 func (o *operator) save(ctx context.Context, path, file string) (err error) {
+	// First, so that nobody waits for a profile that cannot be kept.
+	f, err := os.CreateTemp(filepath.Dir(file), ".profile-*")
+	if err != nil {
+		return unwritable(filepath.Dir(file), err)
+	}
+	defer os.Remove(f.Name())
+	defer f.Close()
 	resp, err := o.do(ctx, "GET", path)
 	if err != nil {
 		var r *refusal
-		if errors.As(err, &r) && strings.HasPrefix(r.status, "404") {
-			return errors.New("the gateway offers no profiles; set pprof = true in [admin]")
+		if errors.As(err, &r) && r.code == http.StatusNotFound {
+			return fmt.Errorf("ask %s: no profiles are offered there; set pprof = true in [admin]", o.shown)
 		}
 		return err
 	}
 	defer resp.Body.Close()
-	f, err := os.CreateTemp(filepath.Dir(file), ".profile-*")
-	if err != nil {
-		return err
+	body := bufio.NewReader(resp.Body)
+	if start, _ := body.Peek(len(zipped)); string(start) != zipped {
+		return fmt.Errorf("ask %s: unexpected answer; want a profile", o.shown)
 	}
-	defer os.Remove(f.Name())
-	if _, err = io.Copy(f, resp.Body); err == nil {
+	if _, err = io.Copy(f, body); err == nil {
 		err = f.Chmod(0o644)
 	}
 	if closing := f.Close(); err == nil {
 		err = closing
 	}
 	if err != nil {
-		return fmt.Errorf("save %s: %w", path, err)
+		return fmt.Errorf("save %s: %w", file, err)
 	}
 	return os.Rename(f.Name(), file)
 }
+
+// unwritable says that files cannot be made in a folder.
+func unwritable(folder string, err error) error {
+	var reason *fs.PathError
+	if errors.As(err, &reason) { // its path may be a name of ours
+		err = reason.Err
+	}
+	return fmt.Errorf("write to %s: %w", folder, err)
+}
+
+// zipped is how a profile begins.
+const zipped = "\x1f\x8b"

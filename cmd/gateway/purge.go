@@ -5,13 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
-	"time"
 
 	"github.com/spf13/cobra"
 )
-
-// purgeTime bounds the wait for the gateway's answer.
-const purgeTime = 10 * time.Second
 
 func purgeCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -56,7 +52,7 @@ that begin alike, of a host, those with a tag (Surrogate-Key, Cache-Tag), or all
 		if err != nil {
 			return err
 		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), purgeTime)
+		ctx, cancel := context.WithTimeout(cmd.Context(), answerTime)
 		defer cancel()
 		resp, err := o.do(ctx, "POST", "/purge?"+values.Encode())
 		if err != nil {
