@@ -10,10 +10,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"gateway/internal/load"
 )
@@ -60,17 +63,26 @@ func TestExitStatus(t *testing.T) {
 }
 
 func TestHelpNamesWhatThereIs(t *testing.T) {
-	help := command(t, "help").stdout
-	for _, name := range []string{"run", "check", "demo", "load", "schema", "healthcheck", "purge", "explain", "version", "completion"} {
-		if !strings.Contains(help, "\n  "+name+" ") {
-			t.Errorf("help does not name %q", name)
-		}
+	var names []string
+	for _, m := range regexp.MustCompile(`(?m)^  ([a-z]+) +[A-Z]`).FindAllStringSubmatch(command(t, "help").stdout, -1) {
+		names = append(names, m[1])
 	}
-	for _, name := range []string{"run", "check", "demo", "load", "schema", "healthcheck", "purge"} {
-		for _, line := range strings.Split(command(t, name, "--help").stdout, "\n") {
-			if len(line) > 100 {
+	want := []string{"check", "completion", "demo", "explain", "healthcheck", "help", "load", "profile", "purge", "run", "schema", "version"}
+	if !slices.Equal(names, want) {
+		t.Errorf("help names %v; want %v", names, want)
+	}
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(names, "users") {
+		for line := range strings.Lines(command(t, name, "--help").stdout) {
+			if utf8.RuneCountInString(line) > 100 {
 				t.Errorf("the help of %s has a line of %d characters: %s", name, len(line), line)
 			}
+		}
+		if !slices.Contains([]string{"help", "completion", "users"}, name) && !strings.Contains(string(readme), "\n| `gateway "+name+"` |") {
+			t.Errorf("README.md does not name gateway %s", name)
 		}
 	}
 }

@@ -271,7 +271,7 @@ func usersCommand() *cobra.Command {
 		Hidden: true,
 		Args:   noArgs,
 	}
-	healthcheck := cmd.Flags().Bool("healthcheck", false, "ask the replica that runs with this environment whether it is healthy; exit status 0 or 1")
+	healthcheck := cmd.Flags().Bool("healthcheck", false, "ask the replica that runs with this environment whether it is\nhealthy; exit status 0 or 1")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		o, err := users.FromEnv(os.LookupEnv)
 		if err != nil {
