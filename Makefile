@@ -103,7 +103,7 @@ prove-compress: ## every coding at every size, by the reference tools, curl and 
 	$(GO) test -count=1 -timeout 15m -run 'ReferenceToolsDecode|ChromiumDecodes' -v ./proxy
 	COMPRESS_RATIOS="users $$($(GO) env GOROOT)/src/testdata/Isaac.Newton-Opticks.txt $$($(GO) env GOROOT)/src/compress/testdata/gettysburg.txt" $(GO) test -count=1 -run Ratios -v ./middleware/compress
 
-screenshots: ## take the pictures of the dashboard anew, under load
+screenshots: ## take the pictures of the dashboard anew, after SECONDS of load (default 150)
 	$(GO) test -tags prove -run TestProveDashboard -count=1 -v ./cmd/gateway
 
 generate: ## write generated files anew: option comments, schema, docs/configuration.md

@@ -98,8 +98,8 @@ respond = { body = "home" }
 		r.Body.Close()
 	}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
-	end := time.Now().Add(time.Duration(seconds) * time.Second)
-	done := make(chan struct{})
+	began := time.Now()
+	enough, done := make(chan struct{}), make(chan struct{}) // the pictures are taken; nobody asks any more
 	go func() {
 		defer close(done)
 		ask := func(path string) {
@@ -108,8 +108,13 @@ respond = { body = "home" }
 				r.Body.Close()
 			}
 		}
-		for n := 0; time.Now().Before(end); n++ {
-			at := float64(seconds) - time.Until(end).Seconds()
+		for {
+			select {
+			case <-enough:
+				return
+			default:
+			}
+			at := time.Since(began).Seconds()
 			rate := 90 + 50*math.Sin(at/14) + 25*math.Sin(at/5)
 			path := []string{"/users/%d", "/users/%d", "/users/%d", "/orders/%d", "/orders/%d", "/search", "/", "/login", "/missing"}[rand.IntN(9)]
 			if path[len(path)-1] == 'd' {
@@ -122,22 +127,26 @@ respond = { body = "home" }
 	time.Sleep(3 * time.Second)
 	post("/drain?upstream=users&server=" + servers[1].(string))
 	post("/reload")
-	time.Sleep(time.Until(end) - 15*time.Second)
+	time.Sleep(time.Until(began.Add(time.Duration(seconds) * time.Second)))
 	page := browser.Start(t).Open("http://" + s.back + "/")
 	docs := filepath.Join("..", "..", "docs", "images")
 	if err := os.MkdirAll(docs, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for name, view := range map[string]browser.View{
-		"dashboard-light": {Width: 1440, Height: 1080},
-		"dashboard-dark":  {Width: 1440, Height: 1080, Dark: true},
-		"dashboard-phone": {Width: 390, Height: 844, Scale: 1.5, Touch: true, Dark: true},
+	for _, picture := range []struct {
+		name string
+		browser.View
+	}{
+		{"dashboard-light", browser.View{Width: 1440, Height: 1080}},
+		{"dashboard-dark", browser.View{Width: 1440, Height: 1080, Dark: true}},
+		{"dashboard-phone", browser.View{Width: 390, Height: 844, Scale: 1.5, Touch: true, Dark: true}},
 	} {
-		page.Show(view)
+		page.Show(picture.View)
 		page.Until("rates are known", `document.querySelectorAll('[data-part="errors"]').length > 3 && Number(document.getElementById("t-rate").dataset.value) > 0`)
 		time.Sleep(5 * time.Second) // several looks
-		page.Screenshot(filepath.Join(docs, name+".png"), false)
+		page.Screenshot(filepath.Join(docs, picture.name+".png"), false)
 	}
+	close(enough)
 	<-done
 	if c := page.Console(); len(c) > 0 {
 		t.Errorf("console: %q", c)
