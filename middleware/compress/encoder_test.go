@@ -234,14 +234,14 @@ func TestRatios(t *testing.T) {
 			body = body[:min(len(body), MaxWhole)]
 		}
 		fmt.Printf("%s: %d bytes\n", filepath.Base(string(name)), len(body))
-		for _, tool := range [][]string{{"gzip", "-6", "-c"}, {"zstd", "-3", "-c", "-q"}, {"brotli", "-q", "4", "-c"}} {
-			cmd := exec.Command(tool[0], tool[1:]...)
+		for _, tool := range [][]string{{"gzip", "-6"}, {"zstd", "-3"}, {"brotli", "-q", "4"}} {
+			cmd := exec.Command(tool[0], append(tool[1:], "-c")...)
 			cmd.Stdin = bytes.NewReader(body)
 			out, err := cmd.Output()
 			if err != nil {
 				t.Fatalf("%v: %v; scripts/needs installs the reference tools", tool, err)
 			}
-			fmt.Printf("  %-10s  %7d bytes  %5.1f %%\n", strings.Join(tool[:len(tool)-1], " "), len(out), 100*float64(len(out))/float64(len(body)))
+			fmt.Printf("  %-10s  %7d bytes  %5.1f %%\n", strings.Join(tool, " "), len(out), 100*float64(len(out))/float64(len(body)))
 		}
 		for _, c := range codings {
 			for level := minLevel; level <= maxLevel; level++ {
