@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"fmt"
+	"math"
 	"sync/atomic"
 	"time"
 
@@ -19,7 +20,8 @@ type EjectOptions struct {
 	Consecutive int `toml:"consecutive" default:"5" min:"1" max:"1000"`
 
 	// A server is ejected when at least this share of its requests within the
-	// window failed, if there were enough of them.
+	// window failed, if there were enough of them; or of the latest 80 of these:
+	// a busy server that begins to fail is not kept for what it did before.
 	Failures unit.Percent `toml:"failures" default:"30%"`
 
 	// Requests within the window that it takes for the share to count.
@@ -163,13 +165,14 @@ func (s *Server) failed(r Result, now int64) {
 	}
 	streak := t.streak.Add(1)
 	requests, failures := t.window.since(t)
+	dense := t.window.dense(now, t, o)
 	var cause EjectCause
 	switch {
 	case t.trial.Load() != noTrial:
 		cause = EjectedOnTrial
 	case streak >= int32(o.Consecutive):
 		cause = EjectedInARow
-	case requests >= uint64(o.Requests) && float64(failures) >= o.Failures.Fraction()*float64(requests):
+	case requests >= uint64(o.Requests) && float64(failures) >= o.Failures.Fraction()*float64(requests), dense:
 		cause = EjectedByRate
 	default:
 		return
@@ -338,7 +341,20 @@ type window struct {
 	began   atomic.Int64 // the present half; clock of the registry
 	last    mark         // when the last half began
 	present mark         // when the present half began
+
+	// The latest failures, in a ring: when each was, and how many requests there
+	// had been.
+	count atomic.Uint32
+	ring  [latest]struct {
+		requests atomic.Uint64
+		at       atomic.Int64
+	}
 }
+
+// latest is the number of requests of which a share of failures ejects however
+// many there were before. Of fewer, a share below the limit would often look
+// like one above it.
+const latest = 80
 
 // mark is the totals at one moment.
 type mark struct{ requests, failures atomic.Uint64 }
@@ -369,6 +385,23 @@ func (w *window) begin(now int64, t *tally) {
 	w.present.requests.Store(requests)
 	w.present.failures.Store(failures)
 	w.began.Store(now)
+	w.count.Store(0)
+}
+
+// dense takes another failure, and reports whether the share of failures among
+// the latest requests is too large. Of failures at the same moment one may be
+// lost.
+func (w *window) dense(now int64, t *tally, o *EjectOptions) bool {
+	if o.Requests > latest {
+		return false
+	}
+	share := o.Failures.Fraction()
+	n := max(uint32(math.Ceil(share*latest-rounding)), 1) // failures that are too many
+	requests, _ := t.judged()
+	i := w.count.Add(1) - 1
+	slot := &w.ring[i%n]
+	before, at := slot.requests.Swap(requests), slot.at.Swap(now)
+	return i >= n && requests-before <= latest && now-at <= int64(o.Window)
 }
 
 // since is what was counted within the window.

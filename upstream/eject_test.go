@@ -106,6 +106,31 @@ func TestShareOfFailuresEjects(t *testing.T) {
 	})
 }
 
+// A busy server is not kept for what it did before.
+func TestShareOfTheLatestRequestsEjects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.Close()
+		p := w.build("app", ejecting(2))
+		defer p.Close()
+		give(p, 0, several(1000, good)...)
+		n := 0
+		for p.Status().Servers[0].State != "ejected" && n < 1000 {
+			give(p, 0, good, answer5x)
+			n += 2
+		}
+		if st := p.Status().Servers[0]; n > 60 || st.Ejections.FailureRate != 1 {
+			t.Errorf("after 1000 good ones every other one fails: %d requests, %+v", n, st)
+		}
+		// As many failures, but not of the latest requests within the window.
+		give(p, 1, several(1000, good)...)
+		for range 40 {
+			give(p, 1, good, good, good, answer5x)
+		}
+		w.expect(p, "(10.0.0.1:80) 10.0.0.2:80")
+	})
+}
+
 func TestOldResultsAreForgotten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
