@@ -101,10 +101,49 @@ func TestChecksWaitForTheBackend(t *testing.T) {
 		w.expect(p, "10.0.0.1:80 10.0.0.2:80") // the backend may have gone since
 		b.isWell()
 		w.pass(doubtPause)
+		// Well it is, but what has failed may tell of an outage that nobody saw.
+		for last := w.probed("10.0.0.1:80") + o.Health.Fails; w.probed("10.0.0.1:80") < last; {
+			w.expect(p, "10.0.0.1:80 10.0.0.2:80")
+			b.isWell()
+			w.pass(time.Millisecond)
+		}
+		w.pass(time.Millisecond)
+		b.isWell()
+		w.pass(doubtPause)
 		w.expect(p, "(10.0.0.1:80) 10.0.0.2:80")
 
 		w.set(func() { w.broken["10.0.0.2:80"] = unreachable{down} })
 		w.pass(o.Health.Interval * time.Duration(o.Health.Fails))
 		w.expect(p, "(10.0.0.1:80) (10.0.0.2:80)")
+	})
+}
+
+// An outage of the backend that is over before anybody has found out takes
+// nothing out of use.
+func TestChecksDoNotRememberAnOutageThatNobodySaw(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		defer w.Close()
+		o := ejecting(2)
+		o.Health = DefaultHealth()
+		o.Health.Jitter = 0
+		p := w.build("app", o)
+		defer p.Close()
+		var b backend
+		b.excuse(p)
+		b.isWell()
+		w.pass(time.Millisecond)
+		for range 5 {
+			w.set(func() { w.broken["10.0.0.1:80"] = errors.New("status 503") })
+			w.pass(o.Health.Interval * time.Duration(o.Health.Fails))
+			// The backend is back, and a probe says so; the server's answer is
+			// a moment old and does not.
+			b.isWell()
+			w.pass(doubtPause)
+			w.expect(p, "10.0.0.1:80 10.0.0.2:80")
+			w.set(func() { delete(w.broken, "10.0.0.1:80") })
+			w.pass(o.Health.Interval)
+			w.expect(p, "10.0.0.1:80 10.0.0.2:80")
+		}
 	})
 }

@@ -22,6 +22,7 @@ func (r *Registry) watch(ctx context.Context, o *origin) {
 	check := &o.identity.check
 	var checker health.Checker
 	var suspected int64 // when so many had failed that the origin was down but for a doubt, as clock.Mono; else 0
+	cleared := false    // a doubt is over, and no check has passed since
 	for {
 		began := time.Now()
 		err := r.probe(ctx, o)
@@ -33,7 +34,8 @@ func (r *Registry) watch(ctx context.Context, o *origin) {
 			if err != nil {
 				reason = err.Error()
 			}
-			before, since := checker, suspected
+			before, since, doubted := checker, suspected, suspected != 0
+			cleared = cleared && err != nil
 			state := checker.Next(err == nil, check.fails, check.passes)
 			suspected = 0
 			switch {
@@ -45,8 +47,15 @@ func (r *Registry) watch(ctx context.Context, o *origin) {
 				if since == 0 {
 					since = clock.Mono()
 				}
-				if r.doubtful(o, since) {
+				switch {
+				case r.doubtful(o, since):
 					state, checker, suspected = before.State, before, since // until the next check
+				case doubted && !cleared:
+					// Nobody is in doubt now. But what has failed so far may
+					// tell of an outage that was over before it was found out:
+					// it takes as many again.
+					checker, cleared = health.Checker{State: before.State}, true
+					state = checker.State
 				}
 			}
 			if o.become(state, reason) {

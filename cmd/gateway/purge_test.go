@@ -104,7 +104,7 @@ cache = true
 	fails(1, `unexpected URL "nonsense"`, "--config", c.config, "--url", "nonsense")
 	fails(1, "unexpected query", "--config", c.config, "--prefix", host+"/a?b")
 	fails(1, `unexpected host "a/b"`, "--config", c.config, "--host", "a/b")
-	fails(1, `unexpected address "nowhere"`, "--address", "nowhere", "--all")
+	fails(2, `unexpected address "nowhere"`, "--address", "nowhere", "--all")
 	fails(1, "connection refused", "--address", "http://"+load.FreeAddress(t), "--all")
 	fails(1, "missing.toml: read file: no such file", "--config", "missing.toml", "--all")
 	t.Setenv(tokenVariable, "token-of-somebody-else")
