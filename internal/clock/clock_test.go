@@ -57,7 +57,7 @@ func TestWallClockForms(t *testing.T) {
 }
 
 func TestHTTPDateIsFixdate(t *testing.T) {
-	if got := newStamps(784111777).http; string(got) != "Sun, 06 Nov 1994 08:49:37 GMT" {
+	if got := newStamps(784111777).http; string(got[:]) != "Sun, 06 Nov 1994 08:49:37 GMT" {
 		t.Errorf("got %q", got)
 	}
 	Coarse()

@@ -6,8 +6,8 @@ import "time"
 // change, so that readers may keep them.
 type stamps struct {
 	unix int64
-	http []byte // "Sun, 06 Nov 1994 08:49:37 GMT"
-	iso  []byte // "1994-11-06T08:49:37"
+	http [len(httpLayout)]byte // "Sun, 06 Nov 1994 08:49:37 GMT"
+	iso  [len(isoLayout)]byte  // "1994-11-06T08:49:37"
 }
 
 const (
@@ -16,12 +16,9 @@ const (
 )
 
 func newStamps(unix int64) *stamps {
-	t := time.Unix(unix, 0).UTC()
-	s := &stamps{
-		unix: unix,
-		http: t.AppendFormat(make([]byte, 0, len(httpLayout)), httpLayout),
-		iso:  t.AppendFormat(make([]byte, 0, len(isoLayout)), isoLayout),
-	}
+	t, s := time.Unix(unix, 0).UTC(), &stamps{unix: unix}
+	t.AppendFormat(s.http[:0], httpLayout)
+	t.AppendFormat(s.iso[:0], isoLayout)
 	return s
 }
 
@@ -31,10 +28,10 @@ func newStamps(unix int64) *stamps {
 func HTTPDate() []byte {
 	if coarse.Load() != 0 {
 		use()
-		return second.Load().http
+		return second.Load().http[:]
 	}
 	rouse()
-	return newStamps(time.Now().Unix()).http
+	return newStamps(time.Now().Unix()).http[:]
 }
 
 // AppendRFC3339 appends a moment, in nanoseconds since 1970, as UTC with
@@ -47,7 +44,7 @@ func AppendRFC3339(b []byte, unixNano int64) []byte {
 		unix, nano = unix-1, nano+int64(time.Second)
 	}
 	if s := second.Load(); s.unix == unix {
-		b = append(b, s.iso...)
+		b = append(b, s.iso[:]...)
 	} else {
 		b = time.Unix(unix, 0).UTC().AppendFormat(b, isoLayout)
 	}
