@@ -74,9 +74,7 @@ func TestChecksWaitForTheBackend(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.Close()
-		o := ejecting(2)
-		o.Health = DefaultHealth()
-		o.Health.Jitter = 0
+		o := checked("10.0.0.1:80", "10.0.0.2:80")
 		p := w.build("app", o)
 		defer p.Close()
 		var b backend
@@ -124,9 +122,7 @@ func TestChecksDoNotRememberAnOutageThatNobodySaw(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		defer w.Close()
-		o := ejecting(2)
-		o.Health = DefaultHealth()
-		o.Health.Jitter = 0
+		o := checked("10.0.0.1:80", "10.0.0.2:80")
 		p := w.build("app", o)
 		defer p.Close()
 		var b backend
