@@ -64,6 +64,7 @@ type Gateway struct {
 
 	explaining sync.RWMutex // read while a request is explained, which looks into the cache
 
+	running    chan struct{} // closed when Run has begun to serve
 	closing    sync.Once
 	closed     chan struct{}  // closed when no request is left
 	background sync.WaitGroup // ends soon after that
@@ -118,6 +119,7 @@ func New(o Options) (*Gateway, error) {
 		version: o.Version,
 		started: time.Now(),
 		metrics: metrics.New(),
+		running: make(chan struct{}),
 		closed:  make(chan struct{}),
 	}
 	g.counters = newCounters(g.metrics)
@@ -150,15 +152,16 @@ func New(o Options) (*Gateway, error) {
 
 // Run serves until ctx ends, then stops gracefully: not ready at once; the
 // drain delay, in which everything is served and answers announce the close
-// of their connection, unless a successor serves already; no new connections; what is in flight, up to the grace
-// period. What had to be cut off then is logged: it is no failure, the
-// configuration says so.
+// of their connection, unless a successor serves already; no new connections;
+// what is in flight, up to the grace period. What had to be cut off then is
+// logged: it is no failure, the configuration says so.
 func (g *Gateway) Run(ctx context.Context) {
 	g.reloading.Lock()
 	for _, s := range g.front.Sockets() {
 		s.Serve()
 	}
 	g.state.Store(uint32(serving))
+	close(g.running)
 	g.reloading.Unlock()
 	g.background.Go(g.keepHistory)
 	<-ctx.Done()

@@ -186,6 +186,58 @@ func TestReloadIsRefusedWhenStopped(t *testing.T) {
 	}
 }
 
+// A signal can ask for a successor when the sockets are bound and Run has not
+// begun yet.
+func TestHandOverWaitsForTheStart(t *testing.T) {
+	r := &running{t: t, log: &logs{}}
+	r.configure("[[route]]\nrespond = {}")
+	g, err := New(Options{Load: r.load, Version: "test", Log: slog.New(slog.NewTextHandler(r.log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	given := make(chan int, 1)
+	over := make(chan error, 1)
+	go func() {
+		over <- g.HandOver(func(sockets []*os.File) error {
+			given <- len(sockets)
+			return nil
+		})
+	}()
+	select {
+	case n := <-given:
+		t.Fatalf("%d sockets given before the start", n)
+	case err := <-over:
+		t.Fatalf("handed over before the start: %v", err)
+	case <-time.After(50 * time.Millisecond):
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	go func() {
+		g.Run(ctx)
+		close(ended)
+	}()
+	if err := <-over; err != nil || len(given) != 1 {
+		t.Errorf("hand over: %v, called %d times", err, len(given))
+	}
+	stop()
+	<-ended
+}
+
+// One that never ran has nothing to hand over.
+func TestHandOverAfterClose(t *testing.T) {
+	r := &running{t: t, log: &logs{}}
+	r.configure("[[route]]\nrespond = {}")
+	g, err := New(Options{Load: r.load, Version: "test", Log: slog.New(slog.NewTextHandler(r.log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.Close()
+	if err := g.HandOver(nil); !errors.Is(err, errStopping) {
+		t.Errorf("hand over: %v", err)
+	}
+}
+
 // watched runs a gateway whose configuration comes from a file, and returns
 // what waits until the file's contents are served.
 func watched(t *testing.T, path string) (r *running, serves func(body string)) {
