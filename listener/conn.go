@@ -13,6 +13,7 @@ import (
 
 	"gateway/exchange"
 	"gateway/internal/clock"
+	"gateway/internal/nonblock"
 	"gateway/wire"
 )
 
@@ -79,7 +80,7 @@ func newConn(f *Front, o *settings) *Conn {
 
 // wrap makes the connection that of an accepted socket.
 func (c *Conn) wrap(s *Socket, raw net.Conn) {
-	c.socket, c.raw, c.steady.Conn, c.secure = s, raw, raw, s.address.Secure
+	c.socket, c.raw, c.steady.Conn, c.secure = s, raw, nonblock.Wrap(raw), s.address.Secure
 	c.peer, c.local = addrPort(raw.RemoteAddr()), addrPort(raw.LocalAddr())
 }
 

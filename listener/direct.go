@@ -47,15 +47,7 @@ func (d direct) writev(v *net.Buffers) error {
 		switch errno {
 		case 0:
 			began = true
-			for left := n; len(*v) > 0; {
-				if m := len((*v)[0]); m > left {
-					(*v)[0] = (*v)[0][left:]
-					break
-				} else {
-					left -= m
-					*v = (*v)[1:]
-				}
-			}
+			nonblock.Consume(v, n)
 		case unix.EINTR:
 		case unix.EAGAIN:
 			if err := d.c.promote(); err != nil {
@@ -75,7 +67,7 @@ func (d direct) Read(p []byte) (int, error) {
 	if err := d.c.promote(); err != nil {
 		return 0, err
 	}
-	return d.c.raw.Read(p)
+	return d.c.steady.Read(p)
 }
 
 // Close leaves the descriptor to the connection's owner, who closes it as soon
@@ -134,7 +126,7 @@ func (c *Conn) promote() error {
 	c.fd = fd
 	c.flight.shard.mu.Unlock()
 	c.sleeper, c.raw, c.key = nil, raw, s.key()
-	c.steady.Conn, c.steady.direct, c.steady.armed, c.armed = raw, false, 0, 0
+	c.steady.Conn, c.steady.direct, c.steady.armed, c.armed = nonblock.Wrap(raw), false, 0, 0
 	c.since, c.requests = clock.Coarse(), 0
 	if s.used {
 		c.requests = 1

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/internal/clock"
+	"gateway/internal/nonblock"
 )
 
 // steady is a socket whose writes are patient with clients that read slowly and
@@ -50,7 +51,7 @@ func (s *steady) writev(v *net.Buffers) error {
 	}
 	moved := s.start()
 	for {
-		n, err := v.WriteTo(s.Conn)
+		n, err := s.writeOnce(v)
 		if err == nil {
 			return nil
 		}
@@ -58,6 +59,14 @@ func (s *steady) writev(v *net.Buffers) error {
 			return err
 		}
 	}
+}
+
+// writeOnce writes pieces until the deadline.
+func (s *steady) writeOnce(v *net.Buffers) (int64, error) {
+	if c, ok := s.Conn.(*nonblock.Conn); ok {
+		return c.WriteBuffers(v)
+	}
+	return v.WriteTo(s.Conn)
 }
 
 // start is the time from which a write is waited for. The deadline that an

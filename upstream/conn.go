@@ -27,6 +27,7 @@ type conn struct {
 }
 
 func newConn(e *Endpoint, socket net.Conn) *conn {
+	socket = nonblock.Wrap(socket)
 	c := &conn{Conn: socket, socket: socket, endpoint: e}
 	c.look = c.peek
 	if s, ok := socket.(syscall.Conn); ok {

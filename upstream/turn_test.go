@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"gateway/internal/nonblock"
 	fake "gateway/internal/origin"
 	"gateway/wire"
 )
@@ -113,7 +114,7 @@ func TestTurnMeetsConnectionsThatEndedWhileIdle(t *testing.T) {
 	e.mu.Unlock()
 	// From our side, so that the end is there when this returns.
 	for _, cn := range idle[1:] {
-		_ = cn.socket.(interface{ CloseRead() error }).CloseRead()
+		_ = cn.socket.(*nonblock.Conn).Conn.(interface{ CloseRead() error }).CloseRead()
 	}
 	var c Call
 	if got := ask(t, &c, e, time.Minute); got != OK || !c.Reused() {
@@ -142,7 +143,7 @@ func TestTurnWritesMoreThanTheSocketTakes(t *testing.T) {
 		t.Fatalf("outcome is %v", got)
 	}
 	c.End()
-	if err := idleConn(t, e).socket.(interface{ SetWriteBuffer(int) error }).SetWriteBuffer(1); err != nil {
+	if err := idleConn(t, e).socket.(*nonblock.Conn).Conn.(interface{ SetWriteBuffer(int) error }).SetWriteBuffer(1); err != nil {
 		t.Fatal(err)
 	}
 	for range 10 {
