@@ -55,7 +55,7 @@ func New(o Options) (*Cache, error) {
 // Apply puts other options to work, which have passed their Check. Memory stays
 // what it was: it takes a new cache to change it.
 func (c *Cache) Apply(o Options) {
-	c.maxObject.Store(min(int64(o.MaxObject), c.store.largest, c.maxFilling) - slotHeader - metaSize)
+	c.maxObject.Store(min(int64(o.MaxObject), c.store.largest, c.maxFilling) - slotSize - metaSize)
 	c.uncacheable.Store(int64(o.UncacheableTTL))
 	c.collapse.Store(int64(o.CollapseTimeout))
 }

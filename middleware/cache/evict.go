@@ -46,7 +46,7 @@ func (d *shard) evict(s *store, g *segment, now int64, all bool) {
 		rival.begin(d)
 	}
 	moved := false // a single entry took its segment along
-	for at, end := uint64(g.at), uint64(g.at+g.filled); at < end; at += uint64(d.u32(at + slotSize)) {
+	for at := uint64(g.at); at < g.end(); at += slotSize {
 		if d.memory[at+slotState] != slotLive {
 			continue
 		}
@@ -99,13 +99,14 @@ func (d *shard) evict(s *store, g *segment, now int64, all bool) {
 	d.free(g)
 }
 
-// save copies a slot to the main queue's segment. There is room for a segment
+// save copies an entry to the main queue's segment. There is room for a segment
 // more than the budget allows, until the one that is being emptied is free; that
 // can take a while if it is being read.
 func (d *shard) save(at uint64, from *segment) bool {
-	size := int64(d.u32(at + slotSize))
+	b := d.bytes(at)
+	n := int64(len(b))
 	q := &d.main
-	if q.active == nil || q.active.size-q.active.filled < size {
+	if q.active == nil || q.active.room() < padded(n) {
 		if d.used > d.budget {
 			return false
 		}
@@ -114,10 +115,12 @@ func (d *shard) save(at uint64, from *segment) bool {
 		}
 	}
 	g := q.active
-	to := uint64(g.at + g.filled)
-	g.filled += size
-	copy(d.memory[to:], d.memory[at:at+uint64(size)])
-	d.set32(to+slotSegment, g.index)
+	to := d.slot(g, n)
+	copy(d.bytes(to), b)
+	for _, field := range [...]uint64{slotNext, slotHash, slotDead} {
+		d.set64(to+field, d.u64(at+field))
+	}
+	copy(d.memory[to+slotState:to+slotSize], d.memory[at+slotState:])
 	if before := d.before(at); before != 0 {
 		d.set64(before+slotNext, to)
 	} else {
@@ -151,11 +154,11 @@ func (r *rival) next(d *shard) (asked uint64) {
 		return 0
 	}
 	for range 64 {
-		if r.at >= uint64(g.at+g.filled) {
+		if r.at >= g.end() {
 			r.at = uint64(g.at)
 		}
 		at := r.at
-		r.at += uint64(d.u32(at + slotSize))
+		r.at += slotSize
 		if d.memory[at+slotState] == slotLive {
 			asked = d.sketch.estimate(d.u64(at + slotHash))
 			if d.memory[at+slotUsed] == 0 {

@@ -65,7 +65,7 @@ func TestProveCache(t *testing.T) {
 			t.Fatal(err)
 		}
 		var head []byte
-		body := [][]byte{make([]byte, size-slotHeader)}
+		body := [][]byte{make([]byte, size-slotSize)}
 		for k := range uint64(entries) {
 			head = block(head, k)
 			s.put(s.hash((&Entry{blob: head}).key()), head, body, epoch+1, epoch)
@@ -81,7 +81,7 @@ func TestProveCache(t *testing.T) {
 		for k := range uint64(entries) {
 			head = block(head, k)
 			key := string((&Entry{blob: head}).key())
-			c.Set(key, append(slices.Clone(head), make([]byte, size-slotHeader)...))
+			c.Set(key, append(slices.Clone(head), make([]byte, size-slotSize)...))
 		}
 		c.CleanUp()
 		return c.EstimatedSize(), func() { runtime.KeepAlive(c) }

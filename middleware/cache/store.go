@@ -16,9 +16,11 @@ import (
 // with a lock, memory and an index of its own; a lock is held for the time of
 // a lookup, or of throwing out one segment.
 //
-// A shard's memory is cut into segments that are filled from front to back with
-// entries of any size; an entry that would take a large part of a segment gets
-// one of its own. Segments form two queues. New entries go to the window, a
+// A shard's memory is cut into segments with entries of any size; an entry that
+// would take a large part of a segment gets one of its own. The slots of a
+// segment's entries grow from its front, the entries' bytes from its end, so that
+// who walks over slots or follows a chain touches few pages. Segments form two
+// queues. New entries go to the window, a
 // tenth of the memory. From its end they go on to the main queue if they are
 // asked for more often than what would have to leave it (W-TinyLFU), so that a
 // scan passes through the window alone. At the end of the main queue entries
@@ -48,19 +50,18 @@ const (
 	remove
 )
 
-// A slot is an entry in a segment: this header, the entry's bytes, and padding
-// to eight bytes.
+// A slot is what is known of an entry in a segment.
 const (
 	slotNext    = 0  // u64 position of the next slot in the chain, 0 at the end
 	slotHash    = 8  // u64
-	slotSize    = 16 // u32 whole slot
+	slotBytes   = 16 // u32 how far behind the slot the entry's bytes begin
 	slotSegment = 20 // u32
 	slotDead    = 24 // i64 ns, when nobody needs it any more
 	slotLen     = 32 // u32 bytes of the entry
 	slotState   = 36 // u8
 	slotUsed    = 37 // u8 uses since it came by last, at most 3
 	slotSoft    = 38 // u8
-	slotHeader  = 40
+	slotSize    = 40
 )
 
 const (
@@ -72,14 +73,30 @@ const (
 // segment is a piece of a shard's memory.
 type segment struct {
 	at, size int64 // in the region
-	filled   int64 // bytes that slots use
+	slots    int64 // bytes of slots, at the front
+	bytes    int64 // bytes of entries, at the end
 	live     int   // slots in the index
 	index    uint32
 	single   bool // made for one entry
 	main     bool // in the main queue
 	retired  bool // not in a queue: waits for its readers
+	fresh    bool // the system has no memory for most of it yet
 	pins     atomic.Int32
 }
+
+// room is for how many bytes of entries there is room, a slot for them counted.
+func (g *segment) room() int64 { return g.size - g.slots - g.bytes - slotSize }
+
+// add makes a slot for n bytes, for which there is room.
+func (g *segment) add(n int64) (at uint64) {
+	at = uint64(g.at + g.slots)
+	g.slots += slotSize
+	g.bytes += n
+	return at
+}
+
+// end is the position behind the last slot.
+func (g *segment) end() uint64 { return uint64(g.at + g.slots) }
 
 type shard struct {
 	mu       sync.Mutex
@@ -200,9 +217,14 @@ func (d *shard) set32(at uint64, v uint32) {
 }
 
 func (d *shard) entry(at uint64) Entry {
-	from := at + slotHeader
+	return Entry{blob: d.bytes(at), soft: d.memory[at+slotSoft] != 0}
+}
+
+// bytes are those of a slot's entry.
+func (d *shard) bytes(at uint64) []byte {
+	from := at + uint64(d.u32(at+slotBytes))
 	to := from + uint64(d.u32(at+slotLen))
-	return Entry{blob: d.memory[from:to:to], soft: d.memory[at+slotSoft] != 0}
+	return d.memory[from:to:to]
 }
 
 // find looks for the slot of a key; 0 when there is none. before is the
@@ -273,7 +295,7 @@ func (s *store) put(hash uint64, head []byte, body [][]byte, dead, now int64) bo
 	d.mu.Lock()
 	old, _ := d.find(hash, key)
 	toMain := old != 0 && d.segments[d.u32(old+slotSegment)].main
-	at, g := d.reserve(s, (slotHeader+n+7)&^7, toMain, now)
+	at, g := d.reserve(s, n, toMain, now)
 	if g == nil {
 		d.stats.Evictions[EvictionRefused]++
 		d.mu.Unlock()
@@ -281,26 +303,26 @@ func (s *store) put(hash uint64, head []byte, body [][]byte, dead, now int64) bo
 	}
 	d.set64(at+slotHash, hash)
 	d.set64(at+slotDead, uint64(dead))
-	d.set32(at+slotLen, uint32(n))
-	d.set32(at+slotSegment, g.index)
 	d.memory[at+slotState] = slotWriting
 	d.memory[at+slotUsed] = 0
 	d.memory[at+slotSoft] = 0
+	to, fresh := d.bytes(at), g.fresh
 	g.pins.Add(1)
 	d.mu.Unlock()
 
 	// Nobody else looks at these bytes, and the pin keeps them from being
 	// used for something else.
-	to := d.memory[at+slotHeader:]
-	copied := copy(to, head)
-	for _, piece := range body {
-		copied += copy(to[copied:], piece)
+	if !fresh || !fill(to, head, body) {
+		copied := copy(to, head)
+		for _, piece := range body {
+			copied += copy(to[copied:], piece)
+		}
 	}
 
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	g.pins.Add(-1)
-	e := d.entry(at)
+	e := Entry{blob: head} // the same; what was stored need not be touched
 	worst := keep
 	if s.outdated != nil {
 		worst = s.outdated(e)
@@ -360,29 +382,31 @@ func (d *shard) before(at uint64) uint64 {
 	return before
 }
 
-// reserve finds room for a slot; nil when there is none.
-func (d *shard) reserve(s *store, size int64, toMain bool, now int64) (at uint64, g *segment) {
+// reserve finds room for an entry of n bytes, and makes its slot; nil when there
+// is none.
+func (d *shard) reserve(s *store, n int64, toMain bool, now int64) (at uint64, g *segment) {
 	q := &d.window
 	if toMain {
 		q = &d.main
 	}
-	if size > d.segment/8 {
-		n := pages(size)
-		if !d.room(s, n, now) {
+	size := padded(n)
+	if slotSize+size > d.segment/8 {
+		whole := pages(slotSize + size)
+		if !d.room(s, whole, now) {
 			return 0, nil
 		}
-		if g = d.begin(q, n, toMain); g == nil {
+		if g = d.begin(q, whole, toMain); g == nil {
 			return 0, nil
 		}
 		g.single = true
 	} else {
-		if q.active == nil || q.active.size-q.active.filled < size {
+		if q.active == nil || q.active.room() < size {
 			q.active = nil
 			if !d.room(s, d.segment, now) {
 				return 0, nil
 			}
 			// Making room may have begun a segment in the main queue.
-			if q.active == nil || q.active.size-q.active.filled < size {
+			if q.active == nil || q.active.room() < size {
 				if q.active = d.begin(q, d.segment, toMain); q.active == nil {
 					return 0, nil
 				}
@@ -390,10 +414,19 @@ func (d *shard) reserve(s *store, size int64, toMain bool, now int64) (at uint64
 		}
 		g = q.active
 	}
-	at = uint64(g.at + g.filled)
-	g.filled += size
-	d.set32(at+slotSize, uint32(size))
-	return at, g
+	return d.slot(g, n), g
+}
+
+// padded is how many bytes n bytes of an entry take.
+func padded(n int64) int64 { return (n + 7) &^ 7 }
+
+// slot makes the slot of n bytes in a segment that has room for them.
+func (d *shard) slot(g *segment, n int64) (at uint64) {
+	at = g.add(padded(n))
+	d.set32(at+slotBytes, uint32(uint64(g.at+g.size-g.bytes)-at))
+	d.set32(at+slotSegment, g.index)
+	d.set32(at+slotLen, uint32(n))
+	return at
 }
 
 // begin makes a segment at the end of a queue, nil when the region has no piece
@@ -408,7 +441,7 @@ func (d *shard) begin(q *queue, size int64, main bool) *segment {
 		if !ok {
 			return nil
 		}
-		g = &segment{at: at, size: size}
+		g = &segment{at: at, size: size, fresh: true}
 		if n := len(d.unused); n > 0 {
 			g.index, d.unused = d.unused[n-1], d.unused[:n-1]
 			d.segments[g.index] = g

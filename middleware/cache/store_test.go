@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
@@ -49,7 +50,7 @@ func trace(t testing.TB, capacity int, keys []uint64) float64 {
 	// The overhead of a small store is not what is measured.
 	s := openStore(t, n*100/97+4*max(n/64, leastSegment))
 	head := block(nil, 0)
-	body := [][]byte{make([]byte, size-slotHeader-len(head))}
+	body := [][]byte{make([]byte, size-slotSize-len(head))}
 	hits := 0
 	for _, k := range keys {
 		head = block(head, k)
@@ -260,6 +261,44 @@ func TestStoreKeepsWhatFits(t *testing.T) {
 	}
 	if n := s.stats().Evictions[EvictedExpired]; n != 1 {
 		t.Error(n)
+	}
+}
+
+// Fresh memory is filled by the system, or copied to where that is not allowed
+// or not worth it: with the same bytes.
+func TestFreshMemoryHoldsWhatIsStored(t *testing.T) {
+	f := func(pid, size, pieces int) {
+		t.Helper()
+		defer func(p int) { process = p }(process)
+		process = pid
+		s := openStore(t, 16<<20)
+		for k := range uint64(30) { // fills segments
+			head := block(nil, k)
+			var body [][]byte
+			for i := range pieces {
+				body = append(body, bytes.Repeat([]byte{byte(k) + byte(i)}, size/pieces))
+			}
+			key := (&Entry{blob: head}).key()
+			if !s.put(s.hash(key), head, body, epoch+1, epoch) {
+				t.Fatal("refused")
+			}
+			e, found := s.lookup(s.hash(key), key, epoch, true)
+			if want := append(head, bytes.Join(body, nil)...); !found || !bytes.Equal(e.blob, want) {
+				t.Fatalf("process %d, %d bytes in %d pieces: entry %d is another one", pid, size, pieces, k)
+			}
+			e.Release()
+		}
+	}
+	for _, pid := range []int{process, -1} {
+		for _, pieces := range []int{1, 2, maxPieces, maxPieces + 1} {
+			for _, size := range []int{100, leastFill - 200, leastFill, 31_000, 100_000} {
+				f(pid, size, pieces)
+			}
+		}
+	}
+	var to [leastFill]byte
+	if head := bytes.Repeat([]byte("x"), leastFill); !fill(to[:], head, nil) || !bytes.Equal(to[:], head) {
+		t.Error("the system copied nothing: is process_vm_writev forbidden here?")
 	}
 }
 

@@ -21,7 +21,7 @@ func (s *store) each(f func(e Entry) fate) (changed int) {
 }
 
 func (d *shard) eachIn(g *segment, f func(e Entry) fate) (changed int) {
-	for at, end := uint64(g.at), uint64(g.at+g.filled); at < end && g.live > 0; at += uint64(d.u32(at + slotSize)) {
+	for at := uint64(g.at); at < g.end() && g.live > 0; at += slotSize {
 		if d.memory[at+slotState] != slotLive {
 			continue
 		}
@@ -60,7 +60,7 @@ func (s *store) walk(f func(e Entry, dead int64) error) error {
 				continue
 			}
 			items = items[:0]
-			for at, end := uint64(g.at), uint64(g.at+g.filled); at < end; at += uint64(d.u32(at + slotSize)) {
+			for at := uint64(g.at); at < g.end(); at += slotSize {
 				if d.memory[at+slotState] != slotLive {
 					continue
 				}
