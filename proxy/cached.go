@@ -175,7 +175,7 @@ func (t *target) share(x *exchange.Exchange, r *cache.Reader) (over, collapse bo
 	case cache.ShareFailed:
 		reason, known := reasonOfFlight(r.Err())
 		r.Close()
-		if t.mayServeStale(x) {
+		if t.mayServeStale(x, known) {
 			t.serveEntry(x, cache.ResultError, report)
 			return true, false
 		}
@@ -191,11 +191,15 @@ func (t *target) share(x *exchange.Exchange, r *cache.Reader) (over, collapse bo
 }
 
 // mayServeStale reports whether the entry that was to be validated may stand in
-// for an answer that the origin failed to give.
-func (t *target) mayServeStale(x *exchange.Exchange) bool {
+// for an answer that the origin failed to give. unanswered says that it gave none
+// at all.
+func (t *target) mayServeStale(x *exchange.Exchange, unanswered bool) bool {
 	l := &x.Lookup
-	return (l.Verdict == cache.Validate || l.Verdict == cache.HitRefresh) && l.Entry.Valid() &&
-		l.Terms.MayOnError(&l.Asked.Control, clock.Nanos())
+	if l.Verdict != cache.Validate && l.Verdict != cache.HitRefresh || !l.Entry.Valid() {
+		return false
+	}
+	now := clock.Nanos()
+	return l.Terms.MayOnError(&l.Asked.Control, now) || unanswered && t.cache.Policy.MayUnanswered(&l.Terms, &l.Asked.Control, now)
 }
 
 // originStatus is the status that the origin has given, 0 without an answer.

@@ -307,6 +307,19 @@ func TestStaleResponsesStandInAndAreValidated(t *testing.T) {
 		r.counts(2, "gateway_cache_requests_total", `result="stale_error"`)
 		r.get("/other").refused(t, 502, "origin_reset")
 	})
+	t.Run("no answer", func(t *testing.T) {
+		o := respondWith(t, "HTTP/1.1 200 OK\r\nCache-Control: max-age=10\r\nAge: 15\r\nETag: \"a\"\r\nContent-Length: 3\r\n\r\nold")
+		r := begin(t, app(o.Address)+"retry = { attempts = 1 }\neject = false\n", "[[route]]\npath = \"/off\"\nupstream = \"app\"\ncache = { stale_if_disconnected = \"0s\" }\n", caching("true"))
+		r.get("/").expect(t, 200, "old", "fwd=uri-miss")
+		r.get("/off").expect(t, 200, "old", "fwd=uri-miss")
+		o.set("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nsick")
+		r.get("/").expect(t, 503, "sick", "fwd=stale; fwd-status=503") // it is an answer
+		o.set("")
+		r.get("/").expect(t, 200, "old", "fwd=stale")
+		r.get("/off").refused(t, 502, "origin_reset")
+		r.get("/", "Cache-Control: max-age=60").refused(t, 502, "origin_reset")
+		r.counts(1, "gateway_cache_requests_total", `result="stale_error"`)
+	})
 	t.Run("refresh", func(t *testing.T) {
 		o := respondWith(t, stale("max-age=10, stale-while-revalidate=10000", "old"))
 		r := begin(t, app(o.Address), caching("true"))

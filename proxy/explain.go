@@ -291,14 +291,18 @@ func (e *Explanation) cached(s *Snapshot, t *target, x *exchange.Exchange) strin
 		return e.down(x)
 	}
 	text := e.forward(s, t, x)
-	if e.Pool == nil || l.Asked.Control.Has(cache.NoStore) || !t.mayServeStale(x) {
+	if e.Pool == nil || l.Asked.Control.Has(cache.NoStore) || !t.mayServeStale(x, true) {
 		return text
 	}
 	if x.Response.Header != nil { // the pool has nobody
 		t.cache.Serve(x)
 		return "a stored response answers: no server may be asked"
 	}
-	e.note("should the origin fail, the stored response answers")
+	if t.mayServeStale(x, false) {
+		e.note("should the origin fail, the stored response answers")
+	} else {
+		e.note("should the origin give no answer, the stored response answers")
+	}
 	return text
 }
 

@@ -68,7 +68,7 @@ func (t *target) ask(x *exchange.Exchange, role cache.Role, f *cache.Flight) (re
 	case x.Reason == exchange.ClientLeft, status == 0 && x.Request.Length != 0 && !x.BodyReceived():
 		f.Pass()
 	case status == 0 || cache.IsError(status):
-		if t.mayServeStale(x) {
+		if t.mayServeStale(x, status == 0) {
 			f.Fail(errorOfFlight(x.Reason))
 			t.drop(x)
 			l.Evaluate(&l.Entry, f.Request())

@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestRFC9111_4_UnsafeMethodsAreWrittenThrough(t *testing.T) {
@@ -133,6 +134,33 @@ func TestRFC9111_5_2_2_2_MustRevalidateWhileDisconnected(t *testing.T) {
 	f(false, "max-age=60, proxy-revalidate")
 	f(false, "s-maxage=60")
 	f(false, "no-cache")
+}
+
+func TestRFC9111_4_2_4_StaleWhileDisconnected(t *testing.T) {
+	p := policy(func(o *RouteOptions) { o.StaleIfDisconnected = time.Minute })
+	f := func(want bool, age int64, control string, asked ...string) {
+		t.Helper()
+		terms, _ := judge(t, p, nil, 200, "Cache-Control: "+control, `ETag: "a"`)
+		q := ParseRequestControl(fields(t, asked...))
+		if got := p.MayUnanswered(&terms, &q, epoch+age*second); got != want {
+			t.Errorf("%s after %d s, asked %q: %v", control, age, asked, got)
+		}
+		if policy().MayUnanswered(&terms, &q, epoch+age*second) {
+			t.Errorf("%s after %d s, asked %q: and the option is off", control, age, asked)
+		}
+	}
+	f(true, 61, "max-age=60")
+	f(true, 119, "max-age=60")
+	f(false, 120, "max-age=60")
+	// The origin forbids it, or says itself how long.
+	for _, control := range []string{"max-age=60, must-revalidate", "max-age=60, proxy-revalidate", "s-maxage=60", "max-age=60, no-cache",
+		"max-age=60, stale-if-error=5", "max-age=60, stale-if-error=0"} {
+		f(false, 66, control)
+	}
+	// So does the client.
+	for _, control := range []string{"no-cache", "max-age=0", "max-age=600", "min-fresh=1", "max-stale=1", "stale-if-error=1"} {
+		f(false, 66, "max-age=60", "Cache-Control: "+control)
+	}
 }
 
 func TestRFC9111_5_2_3_UnknownDirectivesAreIgnored(t *testing.T) {

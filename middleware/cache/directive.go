@@ -22,6 +22,7 @@ const (
 	MaxStaleAny   // max-stale without a number
 	NoCacheFields // no-cache="field"
 	PrivateFields // private="field"
+	ErrorWindow   // stale-if-error, whatever its number
 )
 
 // Has reports whether the set contains d.

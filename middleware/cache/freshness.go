@@ -86,6 +86,9 @@ func (p *Policy) terms(o *Origin, c *ResponseControl) (t Terms) {
 	}
 	t.StaleWhileRevalidate = window(c.StaleWhileRevalidate, p.staleWhileRevalidate)
 	t.StaleIfError = window(c.StaleIfError, p.staleIfError)
+	if c.StaleIfError != unset {
+		t.Control |= ErrorWindow
+	}
 	t.Keep = p.keep
 	return t
 }

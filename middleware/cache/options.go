@@ -111,6 +111,14 @@ type RouteOptions struct {
 	// "0s" is off.
 	StaleIfError time.Duration `toml:"stale_if_error" default:"0s" min:"0s" max:"365d"`
 
+	// How long after its freshness a response is served when the origin gives
+	// no answer at all: it cannot be reached, closes the connection or takes
+	// too long. Not where the origin forbids it, as with must-revalidate or
+	// s-maxage, or says with stale-if-error how long; nor to clients that want
+	// a fresh response. It is only served while it is kept (keep). "0s" is off:
+	// clients then get 502, 503 or 504.
+	StaleIfDisconnected time.Duration `toml:"stale_if_disconnected" default:"1m" min:"0s" max:"365d"`
+
 	// How long a response that is no longer fresh is kept so that it can be
 	// validated, which saves its body, or served while a dependency is down.
 	Keep time.Duration `toml:"keep" default:"1h" min:"0s" max:"365d"`
@@ -208,6 +216,7 @@ type Policy struct {
 	ttl, minTTL, maxTTL  int64 // ns
 	staleWhileRevalidate int64 // ns
 	staleIfError         int64 // ns
+	staleIfDisconnected  int64 // ns
 	keep                 int64 // ns
 	statusTTL            map[int]int64
 	heuristic            bool
@@ -229,6 +238,7 @@ func NewPolicy(o RouteOptions, name string) *Policy {
 		maxTTL:               int64(o.MaxTTL),
 		staleWhileRevalidate: int64(o.StaleWhileRevalidate),
 		staleIfError:         int64(o.StaleIfError),
+		staleIfDisconnected:  int64(o.StaleIfDisconnected),
 		keep:                 int64(o.Keep),
 		heuristic:            o.Heuristic,
 		targeted:             slices.Clone(o.Targeted),

@@ -96,6 +96,17 @@ func (t *Terms) MayOnError(q *RequestControl, now int64) bool {
 	return left > 0 || -left < t.StaleIfError || q.StaleIfError != unset && -left < q.StaleIfError*second
 }
 
+// MayUnanswered reports whether a stale response may be served because the
+// origin gave no answer: the cache is disconnected then (RFC 9111 section 4.2.4).
+// What client or origin say about how stale it may be goes before the route's
+// stale_if_disconnected.
+func (p *Policy) MayUnanswered(t *Terms, q *RequestControl, now int64) bool {
+	if t.Control.Has(ErrorWindow) || q.StaleIfError != unset || q.MaxAge != unset || q.MaxStale != unset || q.MinFresh != unset {
+		return false
+	}
+	return t.MayDisconnected(q) && -t.Left(now) < p.staleIfDisconnected
+}
+
 // MayDisconnected reports whether a stale response may be served because the
 // origin cannot be reached, as configured for a dependency that is down (RFC
 // 9111 section 4.2.4).
