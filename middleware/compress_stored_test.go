@@ -41,7 +41,7 @@ func (s *store) fill(t *testing.T, body []byte) {
 	x := ask(t, "", "GET a /")
 	var l cache.Lookup
 	now := time.Now().UnixNano()
-	s.Invalidate([]*cache.Policy{s.policy}, wire.MethodPost, &cache.URL{Host: []byte("a"), Path: []byte("/")}, 200, x.Own(200))
+	s.Invalidate([]*cache.Policy{s.policy}, wire.MethodPost, &cache.URL{Host: []byte("a"), Path: []byte("/")}, 200, x.Own(200), nil)
 	s.Lookup(&l, s.policy, &x.Request, &cache.URL{Host: []byte("a"), Path: []byte("/")}, nil, now)
 	_, f, _ := s.Begin(&l, &x.Request, now, true)
 	h := x.Own(200)

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"bytes"
+
 	"gateway/exchange"
 	"gateway/internal/clock"
 	"gateway/middleware"
@@ -14,8 +16,9 @@ const maxLooks = 8
 
 // throughCache answers a request of a route that caches: with what is stored,
 // which allocates nothing, or with what the origin says, which is stored for
-// others.
-func (t *target) throughCache(x *exchange.Exchange) {
+// others. Where the request may have changed something, what is stored about it
+// is removed.
+func (t *target) throughCache(x *exchange.Exchange, snapshot *Snapshot) {
 	s := t.cache
 	body, ok := t.question(x)
 	if !ok {
@@ -35,10 +38,17 @@ func (t *target) throughCache(x *exchange.Exchange) {
 			s.Report(x, cache.ResultUnavailable, &cache.Report{Forward: x.Lookup.Forward})
 			return
 		case cache.Bypass:
+			report := cache.Report{Forward: x.Lookup.Forward}
 			if t.mayAsk(x) {
 				t.forward(x)
+				report.Status = originStatus(x)
+				posted := t.posted(x)
+				snapshot.invalidate(x, posted)
+				if posted != nil {
+					t.storePosted(x, posted, &report)
+				}
 			}
-			s.Report(x, cache.ResultBypass, &cache.Report{Forward: x.Lookup.Forward, Status: originStatus(x)})
+			s.Report(x, cache.ResultBypass, &report)
 			return
 		}
 		if !t.needs.Before(x) {
@@ -210,12 +220,39 @@ func originStatus(x *exchange.Exchange) int {
 	return 0
 }
 
+// posted is a flight for the response to a POST that may answer a later GET, or
+// nil. It is not stored while the rest of the request may still be on its way,
+// nor where the origin knows the URL by another name.
+func (t *target) posted(x *exchange.Exchange) *cache.Flight {
+	if x.Request.Method != wire.MethodPost || originStatus(x) != 200 || x.Call.Upload != nil || x.Request.Length > maxDetached {
+		return nil
+	}
+	if !bytes.Equal(x.Path, x.Request.Path) || !bytes.Equal(x.Query, x.Request.Query) {
+		return nil
+	}
+	u, o := middleware.ClientURL(x), originOf(x)
+	return t.cache.Store.Posted(&x.Lookup, &x.Request, &u, &o)
+}
+
+// storePosted is store for the flight of a POST.
+func (t *target) storePosted(x *exchange.Exchange, f *cache.Flight, report *cache.Report) {
+	handedOn := false
+	defer func() {
+		if !handedOn {
+			f.Fail(errPanicked) // else it has ended
+		}
+	}()
+	handedOn = t.store(x, f, false, report)
+	x.Stored = nil // the client gets what it would have got without a cache
+}
+
 // invalidate follows a response to a request that may have changed something:
-// what is stored about it in any route is removed (RFC 9111 section 4.4).
-func (s *Snapshot) invalidate(x *exchange.Exchange) {
+// what is stored about it in any route is removed (RFC 9111 section 4.4), but not
+// by the flight of the response itself, which may be nil.
+func (s *Snapshot) invalidate(x *exchange.Exchange, newer *cache.Flight) {
 	if s.cache == nil || x.Request.Method.Safe() || originStatus(x) == 0 {
 		return
 	}
 	u := middleware.ClientURL(x)
-	s.cache.Invalidate(s.policies, x.Request.Method, &u, x.Response.Status, x.Response.Header)
+	s.cache.Invalidate(s.policies, x.Request.Method, &u, x.Response.Status, x.Response.Header, newer)
 }

@@ -368,6 +368,30 @@ func TestChangesAndPurgesRemoveWhatIsStored(t *testing.T) {
 	}
 }
 
+func TestPostedResponsesAnswerGets(t *testing.T) {
+	for name, body := range map[string]string{"whole": "new", "streamed": origin.Filler(300_000)} {
+		t.Run(name, func(t *testing.T) {
+			o := respondWith(t, cacheable("old"))
+			r := begin(t, app(o.Address), "[[route]]\npath = \"/moved/*\"\nupstream = \"app\"\ncache = true\nstrip_prefix = \"/moved\"\n", caching("true"))
+			r.get("/a").expect(t, 200, "old", "fwd=uri-miss")
+			o.set(cacheable(body, "Content-Location: /a"))
+			post := func(path string) string {
+				return "POST " + path + " HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\nhi"
+			}
+			r.do(post("/a")).expect(t, 200, body, "gateway; fwd=method; fwd-status=200; stored; ttl=")
+			r.until("it is stored", func() bool { n, _, _ := r.cache.Flying(); return n == 0 })
+			r.get("/a").expect(t, 200, body, "gateway; hit")
+			r.get("/a", "Range: bytes=0-1").expect(t, 206, body[:2], "gateway; hit")
+			o.set(cacheable("by origin's name", "Content-Location: /moved/a"))
+			r.do(post("/moved/a")).expect(t, 200, "by origin's name", "fwd-status=200")
+			r.get("/moved/a").expect(t, 200, "by origin's name", "fwd=uri-miss")
+			o.set(cacheable("changed"))
+			r.do(post("/a")).expect(t, 200, "changed", "fwd=method; fwd-status=200")
+			r.get("/a").expect(t, 200, "changed", "fwd=uri-miss")
+		})
+	}
+}
+
 func TestStoredResponsesOutliveTheGateway(t *testing.T) {
 	o := respondWith(t, cacheable("kept"))
 	path := t.TempDir() + "/cache.saved"

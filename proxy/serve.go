@@ -47,12 +47,12 @@ func serve(s *Snapshot, x *exchange.Exchange) {
 		r.rewrite.Before(x) // origins see it; what is keyed is what the client asks for, and the route
 		switch t := r.choose(x); {
 		case t.cache != nil:
-			t.throughCache(x) // a hit ends here, a miss asks once for all who wait
+			t.throughCache(x, s) // a hit ends here, a miss asks once for all who wait
 			asked.Stored = t.cache.Stored(x)
 		case t.mayAsk(x):
 			t.forward(x)
+			s.invalidate(x, nil) // before the client knows that it has changed something
 		}
-		s.invalidate(x) // before the client knows that it has changed something
 	}
 	r.compress.After(x, asked)
 	r.cors.After(x)            // also on errors: a page may read why it was refused

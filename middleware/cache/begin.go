@@ -26,7 +26,8 @@ type flightShard struct {
 		hash uint64
 		n    uint64 // of flights.landings
 	}
-	_ [64]byte
+	changes atomic.Uint64 // times that doom was called
+	_       [64]byte
 }
 
 func (s *flights) shard(hash uint64) *flightShard { return &s.shards[hash%flightShards] }
@@ -45,12 +46,14 @@ func (s *flights) oldest() uint64 {
 	return oldest
 }
 
-// doom keeps the flights for a key, all variants, from being stored.
-func (s *flights) doom(hash uint64, primary []byte) {
+// doom keeps the flights for a key, all variants, from being stored, but for one
+// whose response is newer than the change.
+func (s *flights) doom(hash uint64, primary []byte, newer *Flight) {
 	d := s.shard(hash)
 	d.mu.Lock()
+	d.changes.Add(1)
 	for _, f := range d.flying {
-		if string(f.key) == string(primary) {
+		if f != newer && string(f.key) == string(primary) {
 			f.doomed.Store(true)
 		}
 	}

@@ -125,8 +125,9 @@ type Lookup struct {
 	hash    uint64 // of the key without variant
 	scratch []byte
 
-	landings uint64 // flights that had ended before the store was asked
-	quiet    bool   // see Examine
+	landings uint64  // flights that had ended before the store was asked
+	changed  changed // before a POST
+	quiet    bool    // see Examine
 }
 
 // Release gives up the entry and keeps the memory.
@@ -149,6 +150,9 @@ func (c *Cache) look(l *Lookup, p *Policy, q *wire.Request, u *URL, digest *[Dig
 	l.Asked = p.Ask(q)
 	if !l.Asked.Cacheable() || l.Asked.Method == wire.MethodQuery && digest == nil {
 		l.Verdict, l.Forward = Bypass, ForwardMethod
+		if l.Asked.Method == wire.MethodPost {
+			c.watch(l, u)
+		}
 		return Bypass
 	}
 	if q.Has(wire.IfMatch) || q.Has(wire.IfUnmodifiedSince) || q.Upgrade != nil {
@@ -363,10 +367,10 @@ func (c *Cache) list(e *Entry, hash uint64, vary []byte, t *Terms, now int64) bo
 }
 
 // forget removes what is stored under a key, with all variants, and keeps
-// flights from storing it.
-func (c *Cache) forget(key []byte) {
+// flights but for a newer one from storing it.
+func (c *Cache) forget(key []byte, newer *Flight) {
 	hash := c.store.hash(key)
-	c.flights.doom(hash, key)
+	c.flights.doom(hash, key, newer)
 	c.store.removeKey(hash, key, EvictedPurged)
 }
 
@@ -374,16 +378,17 @@ func (c *Cache) forget(key []byte) {
 // it is no error, what is stored for the URL, and for the URLs of the same
 // origin in Location and Content-Location, is removed from the namespaces of
 // all policies that are given; and the groups in Cache-Group-Invalidation are
-// purged (RFC 9875 section 3). Allocates, but little.
-func (c *Cache) Invalidate(policies []*Policy, method wire.Method, u *URL, status int, h *wire.Header) {
+// purged (RFC 9875 section 3). newer is the flight that the response itself may be
+// stored by, or nil; see Posted. Allocates, but little.
+func (c *Cache) Invalidate(policies []*Policy, method wire.Method, u *URL, status int, h *wire.Header, newer *Flight) {
 	if method.Safe() || status < 200 || status >= 400 {
 		return
 	}
-	c.PurgeURL(policies, u, false)
+	c.purgeURL(policies, u, false, newer)
 	for _, id := range [...]wire.FieldID{wire.Location, wire.ContentLocation} {
 		if value := h.Get(id); value != nil {
 			if target, ok := resolve(u, value); ok {
-				c.PurgeURL(policies, &target, false)
+				c.purgeURL(policies, &target, false, newer)
 			}
 		}
 	}

@@ -15,7 +15,8 @@
 //	       │                        ├ Wait: Reader.Wait, then Head and Next
 //	       │                        └ Again: Lookup
 //	       ├ Unavailable ──── answer 504
-//	       └ Bypass ───────── forward; Invalidate if the method is unsafe
+//	       └ Bypass ───────── forward; Posted, and Invalidate if the method is
+//	                          unsafe; a flight that Posted gives is then led
 //
 // A Policy is the part of a route, a Cache what all routes share. A Lookup keeps
 // its memory and holds its Entry until Release; a hit allocates nothing and
@@ -33,6 +34,8 @@
 //   - A fresh immutable response is served on max-age=0, and validated on
 //     no-cache (RFC 8246).
 //   - What varies by fields that the gateway writes is not stored.
+//   - The answer to a POST is stored as that of a GET if its Content-Location is
+//     the target URI and it is fresh by what the origin says; not if it varies.
 //   - HEAD is answered from what a GET stored and stores nothing; trailer
 //     sections are passed on and not stored.
 //   - A response without a lifetime is stored if it can be validated.

@@ -398,7 +398,7 @@ func TestRFC10008_QueryIsKeyedByItsBody(t *testing.T) {
 		t.Error(v)
 	}
 	y.expect(Miss, "", "GET /")
-	y.c.Invalidate([]*Policy{y.p}, wire.MethodPost, urlOf(q), 204, fields(t))
+	y.c.Invalidate([]*Policy{y.p}, wire.MethodPost, urlOf(q), 204, fields(t), nil)
 	if v := look(&one); v != Miss {
 		t.Error("after an unsafe method:", v)
 	}

@@ -56,7 +56,7 @@ type KeyText struct {
 // Key is the key that was looked for; false when the request passed by.
 func (l *Lookup) Key() (t KeyText, ok bool) {
 	k, ok := splitKey(l.key)
-	if !ok {
+	if !ok || l.Verdict == Bypass {
 		return t, false
 	}
 	t.Method = "GET"

@@ -557,7 +557,7 @@ func TestOneRefreshAtATime(t *testing.T) {
 func TestWhatChangedWhileItWasReceivedIsNotStored(t *testing.T) {
 	purges := map[string]func(y *play, u *URL){
 		"unsafe method": func(y *play, u *URL) {
-			y.c.Invalidate([]*Policy{y.p}, wire.MethodPost, u, 200, fields(t))
+			y.c.Invalidate([]*Policy{y.p}, wire.MethodPost, u, 200, fields(t), nil)
 		},
 		"url":    func(y *play, u *URL) { y.c.PurgeURL([]*Policy{y.p}, u, false) },
 		"tag":    func(y *play, u *URL) { y.c.PurgeTag("b", false) },

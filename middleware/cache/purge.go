@@ -146,20 +146,22 @@ func (c *Cache) PurgeTag(tag string, soft bool) {
 
 // PurgeURL purges a URL in the namespaces of the given policies, with all
 // variants, and for QUERY with all bodies.
-func (c *Cache) PurgeURL(policies []*Policy, u *URL, soft bool) {
+func (c *Cache) PurgeURL(policies []*Policy, u *URL, soft bool) { c.purgeURL(policies, u, soft, nil) }
+
+func (c *Cache) purgeURL(policies []*Policy, u *URL, soft bool, newer *Flight) {
 	for _, p := range policies {
 		key := p.appendKey(nil, u, 0, nil)
 		k, _ := splitKey(key)
 		part := urlPart(key, &k)
 		c.share(purge{urlTarget(part), soft, string(part)})
-		c.purgeKey(key, soft)
+		c.purgeKey(key, soft, newer)
 	}
 }
 
 // purgeKey purges what has this key, of class G, and queries of the same URL.
-func (c *Cache) purgeKey(key []byte, soft bool) {
+func (c *Cache) purgeKey(key []byte, soft bool, newer *Flight) {
 	if !soft {
-		c.forget(key)
+		c.forget(key, newer)
 	}
 	if soft || c.queries.Load() {
 		k, _ := splitKey(key)

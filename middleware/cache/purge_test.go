@@ -112,7 +112,7 @@ func TestRFC9111_4_4_Invalidation(t *testing.T) {
 		for _, path := range paths {
 			y.fill("GET "+path, nil, 200, path, fresh)
 		}
-		y.c.Invalidate([]*Policy{y.p}, method, urlOf(ask(t, "GET /a")), status, fields(t, answer...))
+		y.c.Invalidate([]*Policy{y.p}, method, urlOf(ask(t, "GET /a")), status, fields(t, answer...), nil)
 		got := ""
 		for _, path := range paths {
 			if y.look("GET "+path) == Hit {
@@ -154,7 +154,7 @@ func TestRFC9875_CacheGroups(t *testing.T) {
 		y := newPlay(t, policy())
 		y.fill("GET /", nil, 200, "x", fresh, `ETag: "a"`, "Cache-Groups: "+groups)
 		u := urlOf(ask(t, "GET /other"))
-		y.c.Invalidate([]*Policy{y.p}, wire.MethodPost, u, 200, fields(t, "Cache-Group-Invalidation: "+invalidation))
+		y.c.Invalidate([]*Policy{y.p}, wire.MethodPost, u, 200, fields(t, "Cache-Group-Invalidation: "+invalidation), nil)
 		if got := y.look("GET /"); got != want {
 			t.Errorf("%s, %s: %d, want %d", groups, invalidation, got, want)
 		}
@@ -172,9 +172,9 @@ func TestRFC9875_CacheGroups(t *testing.T) {
 	y := newPlay(t, policy())
 	y.fill("GET /", nil, 200, "x", fresh, `Cache-Groups: "a"`)
 	h := fields(t, `Cache-Group-Invalidation: "a"`)
-	y.c.Invalidate(nil, wire.MethodPost, &URL{Host: []byte("other"), Path: []byte("/")}, 200, h)
-	y.c.Invalidate(nil, wire.MethodPost, &URL{Secure: true, Host: []byte("example.com"), Path: []byte("/")}, 200, h)
-	y.c.Invalidate(nil, wire.MethodGet, urlOf(ask(t, "GET /")), 200, h)
+	y.c.Invalidate(nil, wire.MethodPost, &URL{Host: []byte("other"), Path: []byte("/")}, 200, h, nil)
+	y.c.Invalidate(nil, wire.MethodPost, &URL{Secure: true, Host: []byte("example.com"), Path: []byte("/")}, 200, h, nil)
+	y.c.Invalidate(nil, wire.MethodGet, urlOf(ask(t, "GET /")), 200, h, nil)
 	y.expect(Hit, "x", "GET /")
 	// 128 groups (section 2), and more than can be kept: not stored.
 	many := func(n int) string {

@@ -239,7 +239,7 @@ func (t *Tier) reached(n uint64) {
 func (t *Tier) apply(p target, soft bool, url string) {
 	if key := append([]byte{classGet}, url...); p.kind == kindURL && url != "" {
 		if k, ok := splitKey(key); ok && len(k.rest) == 0 {
-			t.c.purgeKey(key, soft)
+			t.c.purgeKey(key, soft, nil)
 			return
 		}
 	}

@@ -191,7 +191,7 @@ func TestGroupsAreInvalidatedOnOtherGateways(t *testing.T) {
 	b.fill("GET /", nil, 200, "x", fresh, `ETag: "a"`, `Cache-Groups: "g"`)
 	b.fill("GET /posted", nil, 200, "x", fresh, `ETag: "a"`)
 	b.fill("GET /other", nil, 200, "x", fresh, `ETag: "a"`)
-	a.c.Invalidate([]*Policy{a.p}, wire.MethodPost, urlOf(ask(t, "GET /posted")), 200, fields(t, `Cache-Group-Invalidation: "g"`))
+	a.c.Invalidate([]*Policy{a.p}, wire.MethodPost, urlOf(ask(t, "GET /posted")), 200, fields(t, `Cache-Group-Invalidation: "g"`), nil)
 	await(t, "the group", func() bool { return b.verdict("GET /") == Validate })
 	await(t, "the target", func() bool { return b.verdict("GET /posted") == Miss })
 	b.expect(Hit, "x", "GET /other")
