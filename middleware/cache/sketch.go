@@ -1,11 +1,11 @@
 package cache
 
 // sketch estimates how often keys were asked for lately, with counters of four
-// bits, four for each key (TinyLFU: Einziger, Friedman, Manes, 2017). After some
-// times as many questions as there are entries all counters are halved: what was
+// bits, four for each key (TinyLFU: Einziger, Friedman, Manes, 2017), which lie in
+// one cache line (as in Caffeine). After some times as many questions as there are entries all counters are halved: what was
 // popular once is forgotten.
 type sketch struct {
-	words []uint64 // a power of two of them, sixteen counters each
+	words []uint64 // a power of two of them, at least a block, sixteen counters each
 	asked int64
 }
 
@@ -34,11 +34,16 @@ func (s *sketch) estimate(hash uint64) uint64 {
 	return least
 }
 
-// place is the i-th counter of a key: each in another word.
+// blockWords is how many words are a cache line.
+const blockWords = 8
+
+// place is the i-th counter of a key: each in one of two words of its block.
 func (s *sketch) place(hash, i uint64) (word *uint64, shift uint64) {
-	h := (hash + i*0x9E3779B97F4A7C15) * 0xC2B2AE3D27D4EB4F
+	h := hash * 0xC2B2AE3D27D4EB4F
 	h ^= h >> 29
-	return &s.words[h>>8&uint64(len(s.words)-1)], h & 15 << 2
+	block := h >> 32 * blockWords & uint64(len(s.words)-1)
+	h >>= 8 * i // of the lower half
+	return &s.words[block+2*i+h>>4&1], h & 15 << 2
 }
 
 func (s *sketch) age() {
