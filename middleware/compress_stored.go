@@ -77,11 +77,11 @@ func (s *Compress) stored(x *exchange.Exchange, c compress.Coding, a *Asked) (ap
 	}
 	b := s.whole(c, a, res.Body)
 	if b == nil {
-		st.Cache.KeepCoded(st.Entry, name, nil, now)
+		st.Cache.KeepCoded(st.Lookup, st.Entry, name, nil, now)
 		s.engine.Skipped(compress.NotSmaller)
 		return compress.Identity, true
 	}
-	st.Cache.KeepCoded(st.Entry, name, b.Bytes(), now)
+	st.Cache.KeepCoded(st.Lookup, st.Entry, name, b.Bytes(), now)
 	if collected {
 		given.Release()
 	}

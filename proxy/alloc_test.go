@@ -2,8 +2,11 @@ package proxy
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,11 +19,25 @@ import (
 type steady struct {
 	client  *client
 	request []byte
+	number  int    // where in the request a number stands that becomes another one each time; 0 for none
 	answer  []byte // as it came last
 }
 
+// numberText is a number that countUp counts.
+const numberText = "0000000000"
+
+// countUp adds one to the number that these bytes begin with.
+func countUp(b []byte) {
+	for i := len(numberText) - 1; ; i-- {
+		if b[i]++; b[i] <= '9' {
+			return
+		}
+		b[i] = '0'
+	}
+}
+
 func newSteady(r *running, request string) *steady {
-	s := &steady{client: r.dial(), request: []byte(request), answer: make([]byte, 64<<10)}
+	s := &steady{client: r.dial(), request: []byte(request), number: max(strings.Index(request, numberText), 0), answer: make([]byte, 64<<10)}
 	s.client.SetDeadline(time.Now().Add(2 * time.Minute))
 	s.client.send(request)
 	n := 0
@@ -43,6 +60,9 @@ func newSteady(r *running, request string) *steady {
 }
 
 func (s *steady) once() {
+	if s.number > 0 {
+		countUp(s.request[s.number:])
+	}
 	if _, err := s.client.Write(s.request); err != nil {
 		s.client.t.Fatal(err)
 	}
@@ -167,5 +187,44 @@ upstream = "app"
 		} {
 			newSteady(r, c.request).allocatesNothing(c.what + ", access log " + log)
 		}
+	}
+}
+
+// Responses that are stored, and those that may not be, for another URL each
+// time. The memory is small, so that most of it was used before.
+func TestMissesAllocNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("the race detector allocates")
+	}
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it would empty the pools
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))  // see above
+	body := records(3 << 10)
+	answer := func(control string) *origin.Fast {
+		return origin.StartFast(t, fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nCache-Control: %s\r\nContent-Length: %d\r\n\r\n%s", control, len(body), body))
+	}
+	stored, not := answer("max-age=50000"), answer("no-store")
+	r := begin(t, "[cache]\nmemory = \"2MiB\"\n", app(stored.Address), "[upstream.not]\nservers = [\""+not.Address+"\"]\n", `
+[[route]]
+path = "/coded/*"
+upstream = "app"
+cache = true
+compress = { busy = "0%", codings = ["gzip"] }
+
+[[route]]
+path = "/not/*"
+upstream = "not"
+cache = true
+
+[[route]]
+path = "/*"
+upstream = "app"
+cache = true
+`)
+	before := r.metric("gateway_cache_evictions_total", `cause="space"`)
+	for _, path := range []string{"/coded/", "/not/", "/"} {
+		newSteady(r, "GET "+path+numberText+" HTTP/1.1\r\nHost: test\r\nAccept-Encoding: gzip\r\n\r\n").allocatesNothing("a miss of " + path)
+	}
+	if n := r.metric("gateway_cache_evictions_total", `cause="space"`) - before; n < 30_000 {
+		t.Errorf("%v entries were thrown out: not all was stored", n)
 	}
 }

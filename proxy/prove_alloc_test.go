@@ -44,12 +44,7 @@ type repeated struct {
 
 func (a *repeated) once() error {
 	if a.number >= 0 {
-		for i := a.number + 9; ; i-- { // as a counter of ten digits
-			if a.request[i]++; a.request[i] <= '9' {
-				break
-			}
-			a.request[i] = '0'
-		}
+		countUp(a.request[a.number:])
 	}
 	if _, err := a.conn.Write(a.request); err != nil {
 		return err
@@ -157,6 +152,7 @@ func TestProveAlloc(t *testing.T) {
 		{name: "compress, 30 KB in chunks", config: to(streamed.Address) + route("compress = [\"gzip\"]"), request: get("/users/1", "Accept-Encoding: gzip"), runs: 500},
 		{name: "compress, zstd", config: to(large.Address) + route("compress = [\"zstd\"]"), request: get("/users/1", "Accept-Encoding: zstd"), runs: 500},
 		{name: "compress, br", config: to(large.Address) + route("compress = [\"br\"]"), request: get("/users/1", "Accept-Encoding: br"), runs: 500},
+		{name: "cache and compress, miss that is stored in both forms", config: memory + to(largeStored.Address) + route("cache = true\ncompress = [\"gzip\"]"), request: get("/users/0000000000", "Accept-Encoding: gzip"), runs: 500},
 		{name: "compress, stored form from the cache", config: memory + to(largeStored.Address) + route("cache = true\ncompress = [\"gzip\"]"), request: get("/users/1", "Accept-Encoding: gzip")},
 		{name: "tracing, not sampled", config: "[tracing]\nendpoint = \"" + traces.URL + "\"\nsample = \"0%%\"\n" + forwarded(""), request: one},
 		{name: "tracing, sampled, export included", config: "[tracing]\nendpoint = \"" + traces.URL + "\"\nsample = \"100%%\"\n" + forwarded(""), request: one},

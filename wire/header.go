@@ -254,8 +254,13 @@ func (h *Header) AppendTo(dst []byte) []byte {
 
 // CopyFrom makes h an independent copy of the live fields of o, another
 // Header, which may be released afterwards. It may allocate.
-func (h *Header) CopyFrom(o *Header) {
+func (h *Header) CopyFrom(o *Header) { h.CopyFromIn(nil, o) }
+
+// CopyFromIn is CopyFrom with memory for the received fields, which is borrowed
+// until Reset. It returns that, or larger memory when there was too little of it.
+func (h *Header) CopyFromIn(memory []byte, o *Header) []byte {
 	h.Reset()
+	h.raw = memory[:0]
 	for i := range o.fields {
 		f := o.fields[i]
 		if f.flags&fieldDeleted != 0 {
@@ -265,8 +270,8 @@ func (h *Header) CopyFrom(o *Header) {
 		to := &h.raw
 		if f.flags&fieldAdded != 0 {
 			to = &h.added
-		} else if h.raw == nil {
-			h.raw = make([]byte, 0, len(o.raw))
+		} else if cap(h.raw) < len(o.raw) {
+			h.raw = make([]byte, 0, len(o.raw)) // once: before the first of them
 		}
 		moved := uint32(len(*to)) - f.nameAt // wraps when the line moves to the front
 		f.nameAt += moved
@@ -275,4 +280,5 @@ func (h *Header) CopyFrom(o *Header) {
 		h.fields = append(h.fields, f)
 		h.known |= 1 << f.id
 	}
+	return h.raw
 }

@@ -124,6 +124,8 @@ type Lookup struct {
 	primary int
 	hash    uint64 // of the key without variant
 	scratch []byte
+	flight  *Flight // that Begin has started
+	spare   *Flight // memory for the next one
 
 	landings uint64  // flights that had ended before the store was asked
 	changed  changed // before a POST
@@ -133,8 +135,11 @@ type Lookup struct {
 // Release gives up the entry and keeps the memory.
 func (l *Lookup) Release() {
 	l.Entry.Release()
-	key, scratch := l.key[:0], l.scratch[:0]
-	*l = Lookup{key: key, scratch: scratch}
+	spare := l.spare
+	if l.flight != nil {
+		spare = l.flight.reuse()
+	}
+	*l = Lookup{key: l.key[:0], scratch: l.scratch[:0], spare: spare}
 }
 
 // Lookup looks for a stored response. u is what the client asked for, whatever

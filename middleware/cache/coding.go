@@ -30,15 +30,18 @@ func (c *Cache) Coded(l *Lookup, e *Entry, coding string, now int64) (Entry, boo
 	return coded, found
 }
 
-// KeepCoded stores a coding of the body of e; an empty one says that it is of no
-// use. It counts within the limit like any entry, and purges find it. False when
-// there is no room for it.
-func (c *Cache) KeepCoded(e *Entry, coding string, body []byte, now int64) bool {
+// KeepCoded stores a coding of the body of e, the lookup's entry; an empty one
+// says that it is of no use. It counts within the limit like any entry, and
+// purges find it. False when there is no room for it. It allocates nothing once
+// l has grown.
+func (c *Cache) KeepCoded(l *Lookup, e *Entry, coding string, body []byte, now int64) bool {
 	if _, _, partial := e.Partial(); partial {
 		panic("BUG: a part of a response was coded")
 	}
-	key := appendCoding(slices.Clone(e.key()), coding)
-	b := slices.Concat(e.blob[:metaSize], key, e.blob[e.keyEnd():e.tagsEnd()])
+	b := appendCoding(append(l.scratch[:0], e.blob[:e.keyEnd()]...), coding)
+	key := b[metaSize:]
+	b = append(b, e.blob[e.keyEnd():e.tagsEnd()]...)
+	l.scratch = b
 	for _, at := range [...]int{atVaryLen, atHeadLen, atETag, atETagLen} {
 		le.PutUint32(b[at:], 0)
 	}
@@ -61,11 +64,17 @@ const maxCoding = 256 // bodies that wait to be coded
 // coding is the bodies that are being coded, or wait for it.
 type coding struct {
 	mu      sync.Mutex
-	jobs    map[codingKey]chan struct{} // closed at the end of what a request does; nil for one in the background
+	jobs    map[codingKey]codingState
 	queue   []codingJob
 	working bool
 	closed  bool
 	done    sync.WaitGroup
+}
+
+// codingState is how a body is being coded.
+type codingState struct {
+	now  bool          // by a request; else in the background
+	done chan struct{} // closed at the end of what a request does; made for the first who waits
 }
 
 type codingKey struct {
@@ -94,9 +103,9 @@ func (c *Cache) CodeLater(e *Entry, name string, code Coder) {
 		return
 	}
 	if d.jobs == nil {
-		d.jobs = make(map[codingKey]chan struct{})
+		d.jobs = make(map[codingKey]codingState)
 	}
-	d.jobs[k] = nil
+	d.jobs[k] = codingState{}
 	d.queue = append(d.queue, codingJob{k, slices.Clone(e.key()), code})
 	if !d.working {
 		d.working = true
@@ -113,15 +122,19 @@ func (c *Cache) BeginCoding(e *Entry, name string) (done <-chan struct{}, mine b
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if job, known := d.jobs[k]; known {
-		return job, false
+		if job.now && job.done == nil {
+			job.done = make(chan struct{})
+			d.jobs[k] = job
+		}
+		return job.done, false
 	}
 	if len(d.jobs) >= maxCoding {
 		return nil, false
 	}
 	if d.jobs == nil {
-		d.jobs = make(map[codingKey]chan struct{})
+		d.jobs = make(map[codingKey]codingState)
 	}
-	d.jobs[k] = make(chan struct{})
+	d.jobs[k] = codingState{now: true}
 	return nil, true
 }
 
@@ -130,7 +143,9 @@ func (c *Cache) EndCoding(e *Entry, name string) {
 	k, d := codingKey{e.id(), name}, &c.coding
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	close(d.jobs[k])
+	if done := d.jobs[k].done; done != nil {
+		close(done)
+	}
 	delete(d.jobs, k)
 }
 
@@ -167,7 +182,7 @@ func (c *Cache) code(job *codingJob) {
 		coded.Release() // who asked had looked before it was there
 		return
 	}
-	c.KeepCoded(&e, job.coding, job.code(e.Body()), now)
+	c.KeepCoded(&l, &e, job.coding, job.code(e.Body()), now)
 }
 
 // close waits for the body that is being coded.

@@ -23,7 +23,7 @@ func TestOneAtATimeCodesABody(t *testing.T) {
 		t.Error("another coding has to wait")
 	}
 	y.c.CodeLater(e, "br", func([]byte) []byte { t.Error("coded twice"); return nil })
-	y.c.KeepCoded(e, "br", []byte("bdy"), y.now)
+	y.c.KeepCoded(&y.l, e, "br", []byte("bdy"), y.now)
 	y.c.EndCoding(e, "br")
 	<-done
 	if _, mine := y.c.BeginCoding(e, "br"); !mine {

@@ -162,17 +162,21 @@ func (e *Entry) take(d time.Duration) {
 	le.PutUint32(e.blob[atTook:], uint32(min(max(d, 0), maxTook)/time.Microsecond))
 }
 
-// draft makes the head of an entry. key includes the variant, primary is the
-// length of the key without it. It fails when the response cannot be found
+// draft makes the head of an entry in b, or elsewhere when that is too small.
+// key includes the variant, primary is the length of the key without it. It fails when the response cannot be found
 // again by all of its tags.
-func (p *Policy) draft(key []byte, primary int, vary []byte, o *Origin, t *Terms, id, sequence, generation uint64) (Entry, NoStoreReason) {
+func (p *Policy) draft(b, key []byte, primary int, vary []byte, o *Origin, t *Terms, id, sequence, generation uint64) (Entry, NoStoreReason) {
 	h := o.Header
 	size := metaSize + len(key) + len(vary) + 64
 	for i := range h.Len() {
 		name, value, _, _ := h.Field(i)
 		size += len(name) + len(value) + 4
 	}
-	b := make([]byte, metaSize, size)
+	if cap(b) < size {
+		b = make([]byte, 0, size)
+	}
+	b = b[:metaSize]
+	clear(b)
 	b = append(b, key...)
 	b, tags := appendTags(b, h, key)
 	if tags > maxTags {

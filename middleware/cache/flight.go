@@ -19,11 +19,16 @@ import (
 type Flight struct {
 	c        *Cache
 	shard    *flightShard
+	next     *Flight // in the shard, of the same hash
 	policy   *Policy
-	name     string // in the shard
+	name     []byte // in the shard
+	nameHash uint64
 	key      []byte // of what is stored, without variant
+	variant  []byte // scratch: the key with variant
 	asked    Asked
 	request  wire.Header // the fields that the client sent
+	fields   []byte      // their memory
+	blob     []byte      // that of the head
 	sequence uint64
 	// generation is the last shared purge that was known when the flight began.
 	generation uint64
@@ -34,6 +39,8 @@ type Flight struct {
 
 	mu      sync.Mutex
 	phase   phase
+	over    bool // nobody drives it any more
+	shared  bool // others than its driver have a part in it
 	head    Entry
 	terms   Terms
 	storing bool
@@ -93,6 +100,13 @@ const (
 // shared and stored if RFC 9111 allows it, and waiters go their own ways if not.
 // length is the body's, -1 if it is not known. o.Header is not kept.
 func (f *Flight) Response(o *Origin, length int64) NoStoreReason {
+	f.mu.Lock()
+	f.shared = true // the body may be left to somebody else
+	f.mu.Unlock()
+	return f.respond(o, length)
+}
+
+func (f *Flight) respond(o *Origin, length int64) NoStoreReason {
 	terms, reason := f.policy.Judge(&f.asked, o)
 	var head Entry
 	if reason == Storable && length > f.limit() {
@@ -105,7 +119,9 @@ func (f *Flight) Response(o *Origin, length int64) NoStoreReason {
 		}
 	}
 	if reason == Storable {
-		head, reason = f.draft(o, &terms, f.c.ids.Add(1))
+		if head, reason = f.draft(f.blob, o, &terms, f.c.ids.Add(1)); reason == Storable {
+			f.blob = head.blob
+		}
 	}
 	share := reason == Storable && sharable(&terms)
 	if share {
@@ -155,23 +171,26 @@ func (f *Flight) limit() int64 {
 	return most
 }
 
-// draft makes the head of the entry, with the variant in its key.
-func (f *Flight) draft(o *Origin, t *Terms, id uint64) (Entry, NoStoreReason) {
+// draft makes the head of the entry, with the variant in its key, in memory that
+// it is given, or in memory of its own when that is too little.
+func (f *Flight) draft(memory []byte, o *Origin, t *Terms, id uint64) (Entry, NoStoreReason) {
 	var vary []byte
-	key := slices.Clip(f.key)
+	key := f.key
 	if f.policy.ignore&ignoreVary == 0 {
 		vary = appendVary(nil, o.Header)
 	}
 	if len(vary) > 0 {
+		key = append(f.variant[:0], key...)
 		key = appendGeneration(key, f.c.generation(f.hash, key, o.Received))
 		key = appendVariant(key, vary, &f.request)
+		f.variant = key
 	}
-	return f.policy.draft(key, len(f.key), vary, o, t, id, f.sequence, f.generation)
+	return f.policy.draft(memory, key, len(f.key), vary, o, t, id, f.sequence, f.generation)
 }
 
 // Whole is Response, Write and Finish for a body that is complete already.
 func (f *Flight) Whole(o *Origin, body []byte) NoStoreReason {
-	reason := f.Response(o, int64(len(body)))
+	reason := f.respond(o, int64(len(body)))
 	if reason != Storable {
 		f.leave(phaseAlone, nil)
 		return reason
@@ -275,7 +294,7 @@ func (f *Flight) combine(head *Entry, body [][]byte, n, now int64) [][]byte {
 	old.merge(&merged, &fresh)
 	first, whole, _ := head.Partial()
 	merged.Set("Content-Range", AppendContentRange(nil, Span{first, first + n - 1}, whole))
-	joint, reason := f.draft(&Origin{Status: 206, Header: &merged, Received: f.terms.Received}, &f.terms, head.id())
+	joint, reason := f.draft(nil, &Origin{Status: 206, Header: &merged, Received: f.terms.Received}, &f.terms, head.id())
 	if reason != Storable || string(joint.key()) != string(head.key()) {
 		return body
 	}
@@ -305,12 +324,16 @@ func (f *Flight) Pass() {
 	f.leave(phaseAgain, nil)
 }
 
-// leave ends the flight.
+// leave ends the flight, if it has not ended.
 func (f *Flight) leave(p phase, err error) {
-	f.shard.mu.Lock()
-	if f.shard.flying[f.name] == f {
-		delete(f.shard.flying, f.name)
+	f.mu.Lock()
+	over := f.over
+	f.mu.Unlock()
+	if over {
+		return
 	}
+	f.shard.mu.Lock()
+	f.shard.remove(f)
 	if p == phaseAgain || p == phaseDone {
 		landed := &f.shard.landed[f.shard.slot(f.hash)]
 		landed.hash, landed.n = f.hash, f.c.flights.landings.Add(1)
@@ -323,6 +346,7 @@ func (f *Flight) leave(p phase, err error) {
 	f.c.filling.Add(-f.held)
 	f.held = 0
 	f.wakeAll()
+	f.over = true
 	f.mu.Unlock()
 }
 

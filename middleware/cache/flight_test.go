@@ -653,3 +653,103 @@ func TestFlightsUnderLoad(t *testing.T) {
 		}
 	}
 }
+
+// A flight's memory serves the lookup's next flight, but not while others may
+// still look at it.
+func TestFlightMemoryIsUsedAgain(t *testing.T) {
+	y := newPlay(t, policy())
+	lead := func(path string, lines ...string) *Flight {
+		t.Helper()
+		if v := y.look("GET "+path, lines...); v != Miss {
+			t.Fatal("verdict", v)
+		}
+		_, f, _ := y.c.Begin(&y.l, ask(t, "GET "+path, lines...), y.now, true)
+		return f
+	}
+	first := lead("/a", "Accept: */*", "X-Long: "+strings.Repeat("x", 300))
+	first.doomed.Store(true)
+	if reason := first.Whole(y.origin(200, fresh, "X: first"), []byte("first")); reason != Outdated {
+		t.Fatal(reason)
+	}
+	second := lead("/b", "Accept: text/html")
+	if second != first {
+		t.Error("the memory of a flight that only its driver knew was not used again")
+	}
+	if h := second.Request(); string(h.Get(wire.Accept)) != "text/html" || h.Find("X-Long") != nil {
+		t.Error("the request's fields are another's")
+	}
+	var l Lookup
+	q := ask(t, "GET /b")
+	y.c.Lookup(&l, y.p, q, urlOf(q), nil, y.now)
+	role, _, r := y.c.Begin(&l, q, y.now, true)
+	if role != Wait {
+		t.Fatal("role", role)
+	}
+	if reason := second.Whole(y.origin(200, fresh, "X: second"), []byte("second")); reason != Storable {
+		t.Fatal(reason)
+	}
+	third := lead("/c")
+	if third == second {
+		t.Error("the memory of a flight that another reads was used again")
+	}
+	if reason := third.Response(y.origin(200, fresh, "X: third"), 5); reason != Storable {
+		t.Fatal(reason)
+	}
+	if fourth := lead("/d"); fourth == third {
+		t.Error("the memory of a flight under way was used again")
+	} else {
+		if fifth := lead("/e"); fifth == fourth {
+			t.Error("the memory of a flight without an answer was used again")
+		} else {
+			fifth.Pass()
+		}
+		fourth.Pass()
+	}
+	if err := third.Write([]byte("third")); err != nil {
+		t.Fatal(err)
+	}
+	third.Finish(nil)
+	if s := r.Wait(&l, q, y.now); s != ShareBody {
+		t.Fatal("share", s)
+	}
+	if body, err := read(r); body != "second" || err != nil || !strings.Contains(string(r.Head().Head()), "X: second") {
+		t.Errorf("%q %v %q", body, err, r.Head().Head())
+	}
+	r.Close()
+	y.expect(Miss, "", "GET /a") // it was doomed
+	y.expect(Hit, "second", "GET /b")
+	y.expect(Hit, "third", "GET /c")
+	if n, _, _ := y.c.Flying(); n != 0 {
+		t.Errorf("%d flights have not ended", n)
+	}
+}
+
+// Flights whose names have one hash are told apart.
+func TestFlightsOfOneHash(t *testing.T) {
+	var d flightShard
+	d.flying = make(map[uint64]*Flight)
+	var all []*Flight
+	for i := range 4 {
+		f := newFlight()
+		f.name, f.nameHash, f.next = []byte{byte(i)}, 7, d.flying[7]
+		d.flying[7] = f
+		all = append(all, f)
+	}
+	for n, gone := range []int{2, 3, 0, 1} { // from the middle, the front and the end of the chain
+		d.remove(all[gone])
+		d.remove(all[gone]) // again: nothing happens
+		all[gone] = nil
+		left := 0
+		for i, f := range all {
+			if found := d.find(7, []byte{byte(i)}); found != f {
+				t.Errorf("flight %d after %d were removed: %v", i, n+1, found)
+			}
+			if f != nil {
+				left++
+			}
+		}
+		if (len(d.flying) == 0) != (left == 0) {
+			t.Errorf("%d flights, %d heads of chains", left, len(d.flying))
+		}
+	}
+}

@@ -7,13 +7,15 @@ func (c *Cache) Flying() (flights, readers, orphans int) {
 		d := &c.flights.shards[i]
 		d.mu.Lock()
 		for _, f := range d.flying {
-			f.mu.Lock()
-			flights++
-			readers += len(f.readers)
-			if f.orphan != nil {
-				orphans++
+			for ; f != nil; f = f.next {
+				f.mu.Lock()
+				flights++
+				readers += len(f.readers)
+				if f.orphan != nil {
+					orphans++
+				}
+				f.mu.Unlock()
 			}
-			f.mu.Unlock()
 		}
 		d.mu.Unlock()
 	}

@@ -105,7 +105,7 @@ func TestCodings(t *testing.T) {
 	if got := coded(); got != "none" {
 		t.Error(got)
 	}
-	if !y.c.KeepCoded(&y.l.Entry, "br", []byte("bdy"), y.now) {
+	if !y.c.KeepCoded(&y.l, &y.l.Entry, "br", []byte("bdy"), y.now) {
 		t.Fatal("no room")
 	}
 	if got := coded(); got != "bdy" {
@@ -128,7 +128,7 @@ func TestCodings(t *testing.T) {
 	if got := coded(); got != "none" {
 		t.Error("of another body:", got)
 	}
-	y.c.KeepCoded(&y.l.Entry, "br", []byte("x"), y.now)
+	y.c.KeepCoded(&y.l, &y.l.Entry, "br", []byte("x"), y.now)
 	entries := y.c.Stats().Entries
 	y.l.Release()
 	y.c.PurgeTag("t", false)

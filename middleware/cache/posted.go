@@ -50,7 +50,8 @@ func (c *Cache) Posted(l *Lookup, q *wire.Request, u *URL, o *Origin) *Flight {
 	if d.changes.Load() != l.changed.changes || c.purges.sequence.Load() != l.changed.sequence {
 		return nil
 	}
-	f := c.begin(l, q, d, l.key, false)
+	f := newFlight()
+	c.begin(f, l, q, d, l.key, l.hash, false)
 	f.asked, f.generation = asked, l.changed.generation
 	return f
 }

@@ -46,8 +46,8 @@ func (f *Flight) update(old *Entry, o *Origin) (Entry, NoStoreReason) {
 	}
 	terms, reason := f.policy.Judge(&f.asked, &merged)
 	f.terms = terms
-	head, failed := f.draft(&merged, &terms, old.id()) // the body stays, and so its codings
-	if failed != Storable {                            // more tags than before
+	head, failed := f.draft(nil, &merged, &terms, old.id()) // the body stays, and so its codings
+	if failed != Storable {                                 // more tags than before
 		head, reason = Entry{blob: slices.Clone(old.blob[:len(old.blob)-len(old.Body())])}, failed
 	}
 	head.take(old.Took()) // for its body
