@@ -7,8 +7,9 @@ import "sync"
 var bufferSizes = [...]int{8 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10}
 
 const (
-	minBuffer = 8 << 10
-	maxBuffer = 256 << 10
+	minBuffer   = 8 << 10
+	maxExpected = 32 << 10 // larger responses take another read
+	maxBuffer   = 256 << 10
 )
 
 // buffer is borrowed memory. The pools hold pointers to it, so that neither

@@ -175,7 +175,6 @@ func (c *Call) attempt(e *Endpoint) Outcome {
 	if !c.Deadline.IsZero() && !start.Before(c.Deadline) {
 		return DeadlinePassed
 	}
-	c.reply.head = acquireBuffer(minBuffer)
 	streamed := c.Upload != nil || len(c.Body) > maxInline
 	for {
 		cn, unseen := e.take(c.Fresh, streamed)
@@ -255,14 +254,10 @@ func (c *Call) send(start time.Time, unseen bool) (stirred bool, o Outcome) {
 	data := c.Head
 	var joined *buffer
 	if len(c.Body) > 0 {
-		n := len(c.Head) + len(c.Body)
-		switch {
-		case n <= len(c.reply.head.b): // still free
-			data = c.reply.head.b[:n]
-		case n <= maxBuffer:
+		if n := len(c.Head) + len(c.Body); n <= maxBuffer {
 			joined = acquireBuffer(n)
 			data = joined.b[:n]
-		default:
+		} else {
 			data = make([]byte, n)
 		}
 		copy(data[copy(data, c.Head):], c.Body)

@@ -35,6 +35,7 @@ type Endpoint struct {
 	maxHeader   int
 	maxFields   int
 	open        atomic.Int64 // connections that the transport owns, in use or idle
+	room        atomic.Int32 // memory that the next response most likely fits into, head included
 
 	mu       sync.Mutex // guards what follows; never held across I/O
 	idle     []*conn    // a stack: the one used last is on top, so that surplus ones grow old and go
@@ -64,6 +65,7 @@ func NewEndpoint(o EndpointOptions) *Endpoint {
 			Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 6,
 		}},
 	}
+	e.room.Store(minBuffer)
 	if e.maxHeader <= 0 {
 		e.maxHeader = defaultMaxHeader
 	}
@@ -75,6 +77,18 @@ func NewEndpoint(o EndpointOptions) *Endpoint {
 		e.tls = clientTLS(o.TLS, o.Network, o.Address)
 	}
 	return e
+}
+
+// learn prepares for more responses of so many bytes, head included: one that
+// fits into its memory takes a single read.
+func (e *Endpoint) learn(size int) {
+	room := int32(minBuffer)
+	if size > minBuffer && size <= maxExpected {
+		room = maxExpected
+	}
+	if e.room.Load() != room { // most often it is: then nobody else's cache is disturbed
+		e.room.Store(room)
+	}
 }
 
 // Stats counts the connections that the transport owns, and those of them

@@ -50,6 +50,15 @@ type reply struct {
 	err     error  // what Next says when data has been given
 }
 
+// borrow takes memory for the response of an endpoint, if there is none yet:
+// not before something has come, since many may wait for a slow origin.
+func (p *reply) borrow(e *Endpoint) {
+	if p.head == nil {
+		p.head = acquireBuffer(int(e.room.Load()))
+		p.buf = p.head.b
+	}
+}
+
 // rest is what was received and not decoded.
 func (p *reply) rest() []byte { return p.buf[p.r:p.w] }
 
@@ -64,7 +73,7 @@ func (p *reply) release() {
 // receive reads the head of the final response and begins with its body.
 func (c *Call) receive(e *Endpoint) Outcome {
 	p := &c.reply
-	p.buf = p.head.b
+	p.borrow(e)
 	interims := 0
 	for parsed := 0; ; { // buf[r:parsed] has been looked at and is not a whole head
 		if p.w > parsed && (parsed == p.r || mayEnd(p.buf[p.r:p.w], parsed-p.r) || p.w-p.r >= e.maxHeader) {
@@ -173,6 +182,7 @@ func (c *Call) begin() {
 	p.from = p.r
 	switch p.left = c.Response.Length; {
 	case p.left >= 0 && p.left <= maxWhole:
+		c.conn.endpoint.learn(p.r + int(p.left))
 		if err := c.fill(int(p.left)); err != nil {
 			c.stop(c.bodyError(err))
 			return

@@ -21,7 +21,6 @@ type turn struct {
 	run   func(fd uintptr) bool // method value of Call.turnStep, bound once
 	state turnState
 	out   []byte // of the request, still to be sent
-	in    []byte // where the response goes
 	n     int    // bytes received
 	errno syscall.Errno
 	ahead bool // n and errno are what the next read of the call returns
@@ -64,8 +63,9 @@ func (c *Call) turnStep(fd uintptr) bool {
 			return false
 		}
 	case turnWait:
+		c.reply.borrow(c.conn.endpoint)
 		for {
-			n, errno := nonblock.Read(int(fd), t.in)
+			n, errno := nonblock.Read(int(fd), c.reply.buf)
 			switch errno {
 			case syscall.EINTR:
 				continue
@@ -87,10 +87,10 @@ func (c *Call) converse(data []byte) (stirred bool, err error) {
 	if t.run == nil {
 		t.run = c.turnStep
 	}
-	t.state, t.out, t.in, t.n, t.errno, t.ahead = turnLook, data, c.reply.head.b, 0, 0, false
+	t.state, t.out, t.n, t.errno, t.ahead = turnLook, data, 0, 0, false
 	err = c.conn.raw.Read(t.run)
 	rest := t.out
-	t.out, t.in = nil, nil
+	t.out = nil
 	if t.state == turnStirred {
 		return true, nil
 	}

@@ -157,3 +157,35 @@ func TestTurnWritesMoreThanTheSocketTakes(t *testing.T) {
 		c.End()
 	}
 }
+
+// A response that is larger than what was expected takes a buffer of its own;
+// the next one like it does not.
+func TestMemorySuitsTheLastResponse(t *testing.T) {
+	sizes := []int{16 << 10, 16 << 10, 10, 10, 48 << 10, 48 << 10}
+	separate := []bool{true, false, false, false, true, true}
+	served := 0
+	server := fake.Start(t, func(c *fake.Conn) {
+		for ; ; served++ {
+			c.Read()
+			c.Write(fake.OK(fake.Filler(sizes[served])))
+		}
+	})
+	e := NewEndpoint(EndpointOptions{Network: server.Network, Address: server.Address, MaxIdle: 1})
+	t.Cleanup(e.Retire)
+	var c Call
+	for i, size := range sizes {
+		if got := ask(t, &c, e, time.Minute); got != OK {
+			t.Fatalf("outcome %d is %v", i, got)
+		}
+		if body, ok := c.Whole(); !ok || len(body) != size {
+			t.Errorf("response %d: %d bytes, whole %v; want %d", i, len(body), ok, size)
+		}
+		if got := c.reply.body != nil; got != separate[i] {
+			t.Errorf("response %d of %d bytes, a buffer for its body: %v", i, size, got)
+		}
+		c.End()
+		if c.reply.head != nil {
+			t.Errorf("response %d: memory is kept", i)
+		}
+	}
+}
