@@ -81,6 +81,9 @@ profile: build ## CPU profiles and flame graphs of the scenarios, in .tmp/profil
 prove-cores: build ## CPU time of a request with one processor and two, and the locks that are fought for
 	BENCH_GATEWAY=$(CURDIR)/bin/gateway $(GO) run ./benchmarks -cores $(RIVALS)
 
+prove-full-cache: build ## waiting times with a full cache of 1 GiB beside those with an empty one
+	BENCH_GATEWAY=$(CURDIR)/bin/gateway $(GO) run ./benchmarks -full-cache $(RIVALS)
+
 prove-alloc: ## allocations of a request with each feature on; the table of docs/performance.md
 	PROVE_ALLOC_DOC=$(CURDIR)/docs/performance.md $(GO) test -tags prove -run 'TestProveAlloc$$' -count=1 -v ./proxy
 
@@ -112,4 +115,4 @@ generate: ## write generated files anew: option comments, schema, docs/configura
 clean: ## remove what the other targets made
 	rm -rf bin .tmp
 
-.PHONY: prove-front help build run demo test needs format vet lint race alloc manifests fuzz bench prove-users prove-balance prove-backends prove-load bench-rivals bench-rivals-quick prove-limit soak prove-cache prove-compress screenshots generate clean profile prove-cores prove-alloc
+.PHONY: prove-front help build run demo test needs format vet lint race alloc manifests fuzz bench prove-users prove-balance prove-backends prove-load bench-rivals bench-rivals-quick prove-limit soak prove-cache prove-compress screenshots generate clean profile prove-cores prove-full-cache prove-alloc

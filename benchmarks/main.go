@@ -5,6 +5,7 @@
 //	make bench-rivals-quick                   one short round
 //	make profile                              flame graphs of the gateway
 //	make prove-cores                          one processor and two
+//	make prove-full-cache                     waiting times with a full cache and an empty one
 //	go run ./benchmarks -rivals gateway,nginx -scenarios proxy-small,cache-1k
 //
 // Each proxy runs alone on a core; the load generator, the origin and this
@@ -45,6 +46,7 @@ func main() {
 		atMost     = flag.Duration("at-most", 0, "begin no further round after so long; 0: as long as it takes")
 		profiles   = flag.String("profile", "", "write CPU profiles of the gateway and flame graphs of them to this folder instead of measuring")
 		cores      = flag.Bool("cores", false, "measure the gateway with one processor and with two instead of beside others")
+		fullCache  = flag.Bool("full-cache", false, "measure the gateway with a full cache of 1 GiB and with an empty one instead of beside others")
 		connCount  = flag.Int("idle", 10_000, "idle connections")
 		closedLoop = flag.Duration("closed", 2500*time.Millisecond, "length of the closed loop")
 		fixedRate  = flag.Duration("fixed", 2500*time.Millisecond, "length of the part at a fixed rate")
@@ -71,7 +73,7 @@ func main() {
 		}
 		fail(err)
 	default:
-		fail(run(&b, task{*names, *wanted, *rounds, *atMost, *out, *lock, *profiles, *cores}))
+		fail(run(&b, task{*names, *wanted, *rounds, *atMost, *out, *lock, *profiles, *cores, *fullCache}))
 	}
 }
 
@@ -120,6 +122,7 @@ type task struct {
 	out, lock         string
 	profiles          string // folder
 	cores             bool
+	fullCache         bool
 }
 
 func run(b *bench, t task) error {
@@ -150,6 +153,8 @@ func run(b *bench, t task) error {
 		return profile(b, todo, t.profiles)
 	case t.cores:
 		return compareCores(b, todo, t.rounds)
+	case t.fullCache:
+		return compareFill(b, t.rounds)
 	}
 	return series(b, which, todo, t)
 }

@@ -15,6 +15,8 @@ type needs struct {
 	Pool  bool   // three origins, least connections
 	TLS   bool   // 1.3, towards the client
 	Log   bool   // access log; the gateway's second column only
+
+	Memory string // of the gateway's cache; 512MiB when empty
 }
 
 // scenario is one thing to do, the same for each rival.
