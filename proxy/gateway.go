@@ -81,6 +81,8 @@ type Options struct {
 	// Sockets are those that this process was handed over, nil for none. What
 	// no listener takes is closed by New.
 	Sockets *handover.Sockets
+	// Dial opens the connections for requests to servers; nil: the network.
+	Dial upstream.Dial
 	// Parts are prepared and committed together with every configuration:
 	// what the binary runs beside the data plane.
 	Parts []Part
@@ -124,7 +126,7 @@ func New(o Options) (*Gateway, error) {
 	}
 	g.counters = newCounters(g.metrics)
 	g.unrouted = exchange.Route{Name: unrouted, Metrics: g.routeMetrics(unrouted)}
-	g.servers = upstream.NewRegistry(upstream.RegistryOptions{Log: o.Log, Observer: g})
+	g.servers = upstream.NewRegistry(upstream.RegistryOptions{Log: o.Log, Observer: g, Dial: o.Dial})
 	g.dependencies = dependency.NewRegistry(dependency.RegistryOptions{Log: o.Log, Metrics: g.metrics})
 	g.limits = ratelimit.NewRegistry(g.metrics, o.Log)
 	g.compress = compress.NewEngine(g.metrics)

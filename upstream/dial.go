@@ -69,7 +69,7 @@ func (c *Call) dial(e *Endpoint, start time.Time) (*conn, Outcome) {
 
 // connect opens a connection.
 func (e *Endpoint) connect(ctx context.Context) (*conn, error) {
-	socket, err := e.dialer.DialContext(ctx, e.network, e.address)
+	socket, err := e.dial(ctx, e.network, e.address)
 	if err != nil {
 		return nil, err
 	}

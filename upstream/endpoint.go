@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"sync"
@@ -21,7 +22,11 @@ type EndpointOptions struct {
 	IdleTimeout time.Duration // an idle connection is closed after this time; 0: never
 	MaxHeader   int           // bytes of a response head, at most 128 KiB; 0: 64 KiB
 	MaxFields   int           // field lines of a response head; 0: 256
+	Dial        Dial          // opens the connections below TLS; nil: the network
 }
+
+// Dial opens a connection as net.Dialer.DialContext does.
+type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Endpoint is one origin address as the transport reaches it: how to connect,
 // and the idle connections, newest first. Safe for concurrent use.
@@ -29,7 +34,7 @@ type Endpoint struct {
 	network     string
 	address     string
 	tls         *tls.Config
-	dialer      net.Dialer
+	dial        Dial
 	maxIdle     int
 	idleTimeout time.Duration
 	maxHeader   int
@@ -61,9 +66,12 @@ func NewEndpoint(o EndpointOptions) *Endpoint {
 	e := &Endpoint{
 		network: o.Network, address: o.Address,
 		maxIdle: o.MaxIdle, idleTimeout: o.IdleTimeout, maxHeader: o.MaxHeader, maxFields: o.MaxFields,
-		dialer: net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
+		dial: o.Dial,
+	}
+	if e.dial == nil {
+		e.dial = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 6,
-		}},
+		}}).DialContext
 	}
 	e.room.Store(minBuffer)
 	if e.maxHeader <= 0 {

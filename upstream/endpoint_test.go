@@ -157,7 +157,7 @@ func TestDialErrorsAreClassified(t *testing.T) {
 func TestOutOfDescriptors(t *testing.T) {
 	server := fake.Start(t, fake.Reply(fake.OK("x")))
 	e := NewEndpoint(EndpointOptions{Network: server.Network, Address: server.Address})
-	e.dialer.Control = func(string, string, syscall.RawConn) error { return os.NewSyscallError("socket", syscall.EMFILE) }
+	e.dial = (&net.Dialer{Control: func(string, string, syscall.RawConn) error { return os.NewSyscallError("socket", syscall.EMFILE) }}).DialContext
 	c := Call{Method: wire.MethodGet, Head: []byte("GET / HTTP/1.1\r\n\r\n")}
 	if got := c.Do(e); got != NoResources || c.Sent() {
 		t.Errorf("outcome is %v, sent %v", got, c.Sent())
@@ -167,7 +167,7 @@ func TestOutOfDescriptors(t *testing.T) {
 // A kernel that gives up while connecting is a timeout, not a refusal.
 func TestKernelTimeoutWhileConnecting(t *testing.T) {
 	e := NewEndpoint(EndpointOptions{Network: "tcp", Address: "127.0.0.1:1"})
-	e.dialer.Control = func(string, string, syscall.RawConn) error { return os.NewSyscallError("connect", syscall.ETIMEDOUT) }
+	e.dial = (&net.Dialer{Control: func(string, string, syscall.RawConn) error { return os.NewSyscallError("connect", syscall.ETIMEDOUT) }}).DialContext
 	c := Call{Method: wire.MethodGet}
 	if got := c.Do(e); got != ConnectTimedOut {
 		t.Errorf("outcome is %v", got)

@@ -26,6 +26,7 @@ type Registry struct {
 	observer  Observer
 	ejections EjectionObserver // the observer, if it is one; else nil
 	resolver  Resolver
+	dial      Dial // nil: the network
 	probe     func(context.Context, *origin) error
 	now       func() int64 // the time that picks and results go by, ns
 	random    []byte       // what tokens are signed with that have no secret of their own
@@ -47,6 +48,7 @@ type RegistryOptions struct {
 	Log      *slog.Logger // nil: nothing is logged
 	Observer Observer     // nil: nobody is told
 	Resolver Resolver     // nil: net.DefaultResolver
+	Dial     Dial         // opens connections for requests; nil: the network
 }
 
 // Observer is told of what happens apart from requests. Its methods are
@@ -90,6 +92,7 @@ func NewRegistry(o RegistryOptions) *Registry {
 		log:      o.Log,
 		observer: o.Observer,
 		resolver: o.Resolver,
+		dial:     o.Dial,
 		probe:    probe,
 		now:      clock.Coarse,
 		random:   make([]byte, 32),
@@ -199,7 +202,7 @@ func (r *Registry) origin(p *Pool, id identity, t target) *origin {
 	o := r.origins[id]
 	if o == nil {
 		r.lastID++
-		o = newOrigin(id, t, r.lastID, p.secret)
+		o = newOrigin(id, t, r.lastID, p.secret, r.dial)
 		r.origins[id] = o
 	}
 	if _, member := o.pools[p]; !member {

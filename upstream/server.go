@@ -259,7 +259,7 @@ type origin struct {
 	stop  func()             // ends its probe; nil while nobody attends to it
 }
 
-func newOrigin(id identity, t target, number uint32, secret *secret) *origin {
+func newOrigin(id identity, t target, number uint32, secret *secret, dial Dial) *origin {
 	o := &origin{identity: id, name: id.address, id: number, since: time.Now(), pools: make(map[*Pool]struct{})}
 	switch {
 	case id.network == "unix":
@@ -275,6 +275,7 @@ func newOrigin(id identity, t target, number uint32, secret *secret) *origin {
 		MaxIdle:     id.maxIdle,
 		IdleTimeout: id.idleTimeout,
 		MaxHeader:   id.maxHeader,
+		Dial:        dial,
 	})
 	return o
 }
