@@ -41,8 +41,10 @@ func (x *Exchange) Detached() bool {
 // cancels the call no more.
 func (x *Exchange) HandOver() (*upstream.Call, *upstream.Server) {
 	x.Calling(nil)
-	x.head.CopyFrom(x.Response.Header)
-	x.Response.Header = &x.head
+	if x.Response.Header != &x.head {
+		x.head.CopyFrom(x.Response.Header)
+		x.Response.Header = &x.head
+	}
 	call, server := x.Call, x.Origin
 	call.Head, call.Body, call.Upload, call.Interim = nil, nil, nil, nil // they were the exchange's
 	x.Call, x.Origin = calls.Get().(*upstream.Call), nil

@@ -368,6 +368,58 @@ func TestChangesAndPurgesRemoveWhatIsStored(t *testing.T) {
 	}
 }
 
+func TestPartsAreCompleted(t *testing.T) {
+	part := func(first, total int, body, etag string) string {
+		return fmt.Sprintf("HTTP/1.1 206 Partial Content\r\nCache-Control: max-age=60\r\nETag: %s\r\nContent-Range: bytes %d-%d/%d\r\nContent-Length: %d\r\n\r\n%s",
+			etag, first, first+len(body)-1, total, len(body), body)
+	}
+	long := origin.Filler(500_000)
+	for name, c := range map[string]struct {
+		whole string
+		rest  []string // answers, in turn
+		want  string
+		asked string // Range of the last request
+		later string // in Cache-Status of the next request
+	}{
+		"small":    {"abcdef", []string{part(3, 6, "def", `"a"`)}, "abcdef", "bytes=3-", "hit"},
+		"streamed": {long, []string{part(3, len(long), long[3:], `"a"`)}, long, "bytes=3-", "hit"},
+		"private": {"abcdef", []string{strings.Replace(part(3, 6, "def", `"a"`), "max-age=60", "private", 1)}, "abcdef",
+			"bytes=3-", "fwd=partial"},
+		"changed":      {"abcdef", []string{cacheable("new", `ETag: "b"`)}, "new", "bytes=3-", "hit"},
+		"another":      {"abcdef", []string{part(3, 6, "xyz", `"b"`), cacheable("uvwxyz", `ETag: "b"`)}, "uvwxyz", "", "hit"},
+		"another part": {"abcdef", []string{part(2, 6, "cdef", `"a"`), cacheable("abcdef", `ETag: "a"`)}, "abcdef", "", "hit"},
+		"shorter": {"abcdef", []string{"HTTP/1.1 416 Range Not Satisfiable\r\nContent-Range: bytes */2\r\nContent-Length: 0\r\n\r\n",
+			cacheable("ab", `ETag: "c"`)}, "ab", "", "hit"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answers := append([]string{part(0, len(c.whole), c.whole[:3], `"a"`)}, c.rest...)
+			answers = append(answers, cacheable("once more"))
+			o := &recorder{}
+			o.Origin = origin.Start(t, func(c *origin.Conn) {
+				for {
+					o.keep(c.Read())
+					c.Write(answers[len(o.all())-1])
+				}
+			})
+			r := begin(t, app(o.Address), caching("true"))
+			r.get("/", "Range: bytes=0-2").expect(t, 206, c.whole[:3], "fwd=uri-miss; fwd-status=206; stored")
+			a := r.get("/", `If-None-Match: "x"`)
+			a.expect(t, 200, c.want, "fwd=partial")
+			if a.Header.Get("Content-Range") != "" || a.Header.Get("ETag") == "" || a.Header.Get("Cache-Control") == "" || a.ContentLength != int64(len(c.want)) {
+				t.Errorf("fields %v", a.Header)
+			}
+			q := o.last(t)
+			if got := q.Field("Range"); got != c.asked || (got != "") != (q.Field("If-Range") == `"a"`) || q.Field("If-None-Match") != "" {
+				t.Errorf("asked %q", q.Head)
+			}
+			r.until("it is received", func() bool { n, _, _ := r.cache.Flying(); return n == 0 })
+			if a := r.get("/"); !strings.Contains(a.status(), c.later) {
+				t.Errorf("then Cache-Status %q", a.status())
+			}
+		})
+	}
+}
+
 func TestPostedResponsesAnswerGets(t *testing.T) {
 	for name, body := range map[string]string{"whole": "new", "streamed": origin.Filler(300_000)} {
 		t.Run(name, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"gateway/exchange"
@@ -38,12 +39,23 @@ func (t *target) ask(x *exchange.Exchange, role cache.Role, f *cache.Flight) (re
 	// is compared here. Who goes alone because the last answer could not be
 	// shared asks as he likes.
 	own := !head && (validating || role == cache.Lead || !s.Collapses())
+	completing := own && l.Part.Valid()
 	for {
 		if own {
 			t.condition(x, validating)
 		}
+		if completing {
+			l.Part.AskRest(&x.Request.Header)
+		}
 		t.forward(x)
 		report.Status = originStatus(x)
+		if completing && (report.Status == 206 && !t.complete(x) || report.Status == 416) {
+			t.drop(x) // it is no rest of what is stored
+			completing = false
+			x.Request.Header.CopyFrom(f.Request())
+			x.Attempts = 0
+			continue
+		}
 		if !validating || report.Status != 304 {
 			break
 		}
@@ -111,6 +123,22 @@ func (t *target) condition(x *exchange.Exchange, validating bool) {
 		var scratch [32]byte
 		h.Add("If-Modified-Since", cache.AppendDate(scratch[:0], modified))
 	}
+}
+
+// complete makes the rest of a response, of which the beginning is stored, the
+// whole one. False when the origin's response is something else.
+func (t *target) complete(x *exchange.Exchange) bool {
+	var h wire.Header
+	o, part, rest := originOf(x), &x.Lookup.Part, x.Response
+	if !part.Complete(&h, &o, rest.Length) {
+		return false
+	}
+	x.Response.Stream = nil // Own would release it
+	x.Own(200).CopyFrom(&h)
+	res := &x.Response
+	res.Length = part.BodyLen() + rest.Length
+	res.Body, res.Stream = slices.Concat(part.Body(), rest.Body), rest.Stream
+	return true
 }
 
 // originOf is the response as the cache wants to know it.

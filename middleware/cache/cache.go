@@ -116,6 +116,9 @@ type Lookup struct {
 	Terms   Terms // of Entry
 	Answer  Answer
 	Ranges  Ranges // with AnswerRanges
+	// Part is with Miss the beginning of the response, if it is stored and the
+	// origin may be asked for the rest; see AskRest. Release gives it up.
+	Part Entry
 	// Recalled says that the entry has come from the Redis tier for this request.
 	Recalled bool
 
@@ -135,6 +138,7 @@ type Lookup struct {
 // Release gives up the entry and keeps the memory.
 func (l *Lookup) Release() {
 	l.Entry.Release()
+	l.Part.Release()
 	spare := l.spare
 	if l.flight != nil {
 		spare = l.flight.reuse()
@@ -172,6 +176,7 @@ func (c *Cache) look(l *Lookup, p *Policy, q *wire.Request, u *URL, digest *[Dig
 
 // decide looks for the entry and says what it is good for.
 func (c *Cache) decide(l *Lookup, q *wire.Request, now int64) Verdict {
+	l.Part.Release()
 	l.Forward, l.key = NotForwarded, l.key[:l.primary]
 	l.landings = c.flights.landings.Load()
 	if !c.find(l, q, now) {
@@ -185,6 +190,9 @@ func (c *Cache) decide(l *Lookup, q *wire.Request, now int64) Verdict {
 	}
 	use := l.Terms.May(&l.Asked.Control, now, l.Entry.Soft())
 	if !l.has(q) {
+		if l.incomplete() {
+			l.Part, l.Entry = l.Entry, Entry{}
+		}
 		l.Entry.Release()
 		l.Forward = ForwardPartial
 		l.miss()

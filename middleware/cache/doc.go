@@ -40,7 +40,8 @@
 //     sections are passed on and not stored.
 //   - A response without a lifetime is stored if it can be validated.
 //   - Parts of a response are stored as one range; parts with the same strong
-//     validator that touch are joined.
+//     validator that touch are joined. To the beginning of a response with one
+//     the rest is asked for with If-Range when the whole is wanted.
 //   - A response that could not be shared is remembered, and requests for it go
 //     side by side for a while. What a single request caused, such as with
 //     Authorization, is not held against others.
