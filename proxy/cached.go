@@ -209,7 +209,7 @@ func (t *target) mayServeStale(x *exchange.Exchange, unanswered bool) bool {
 		return false
 	}
 	now := clock.Nanos()
-	return l.Terms.MayOnError(&l.Asked.Control, now) || unanswered && t.cache.Policy.MayUnanswered(&l.Terms, &l.Asked.Control, now)
+	return l.Terms.MayOnError(&l.Asked.Control, now) || unanswered && t.cache.Policy.MayUnanswered(&l.Terms, &l.Asked.Control, now, l.Entry.Soft())
 }
 
 // originStatus is the status that the origin has given, 0 without an answer.

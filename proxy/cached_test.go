@@ -318,6 +318,10 @@ func TestStaleResponsesStandInAndAreValidated(t *testing.T) {
 		r.get("/").expect(t, 200, "old", "fwd=stale")
 		r.get("/off").refused(t, 502, "origin_reset")
 		r.get("/", "Cache-Control: max-age=60").refused(t, 502, "origin_reset")
+		if err := r.Purge(Purge{All: true, Soft: true}); err != nil {
+			t.Fatal(err)
+		}
+		r.get("/").refused(t, 502, "origin_reset")
 		r.counts(1, "gateway_cache_requests_total", `result="stale_error"`)
 	})
 	t.Run("refresh", func(t *testing.T) {

@@ -142,11 +142,14 @@ func TestRFC9111_4_2_4_StaleWhileDisconnected(t *testing.T) {
 		t.Helper()
 		terms, _ := judge(t, p, nil, 200, "Cache-Control: "+control, `ETag: "a"`)
 		q := ParseRequestControl(fields(t, asked...))
-		if got := p.MayUnanswered(&terms, &q, epoch+age*second); got != want {
+		if got := p.MayUnanswered(&terms, &q, epoch+age*second, false); got != want {
 			t.Errorf("%s after %d s, asked %q: %v", control, age, asked, got)
 		}
-		if policy().MayUnanswered(&terms, &q, epoch+age*second) {
+		if policy().MayUnanswered(&terms, &q, epoch+age*second, false) {
 			t.Errorf("%s after %d s, asked %q: and the option is off", control, age, asked)
+		}
+		if p.MayUnanswered(&terms, &q, epoch+age*second, true) {
+			t.Errorf("%s after %d s, asked %q: and it was purged", control, age, asked)
 		}
 	}
 	f(true, 61, "max-age=60")

@@ -114,9 +114,9 @@ type RouteOptions struct {
 	// How long after its freshness a response is served when the origin gives
 	// no answer at all: it cannot be reached, closes the connection or takes
 	// too long. Not where the origin forbids it, as with must-revalidate or
-	// s-maxage, or says with stale-if-error how long; nor to clients that want
-	// a fresh response. It is only served while it is kept (keep). "0s" is off:
-	// clients then get 502, 503 or 504.
+	// s-maxage, or says with stale-if-error how long; nor what was purged
+	// softly; nor to clients that want a fresh response. It is only served
+	// while it is kept (keep). "0s" is off: clients then get 502, 503 or 504.
 	StaleIfDisconnected time.Duration `toml:"stale_if_disconnected" default:"1m" min:"0s" max:"365d"`
 
 	// How long a response that is no longer fresh is kept so that it can be

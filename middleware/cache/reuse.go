@@ -99,9 +99,10 @@ func (t *Terms) MayOnError(q *RequestControl, now int64) bool {
 // MayUnanswered reports whether a stale response may be served because the
 // origin gave no answer: the cache is disconnected then (RFC 9111 section 4.2.4).
 // What client or origin say about how stale it may be goes before the route's
-// stale_if_disconnected.
-func (p *Policy) MayUnanswered(t *Terms, q *RequestControl, now int64) bool {
-	if t.Control.Has(ErrorWindow) || q.StaleIfError != unset || q.MaxAge != unset || q.MaxStale != unset || q.MinFresh != unset {
+// stale_if_disconnected. soft says that it was, or may have been, purged: then
+// nobody knows since when it is outdated.
+func (p *Policy) MayUnanswered(t *Terms, q *RequestControl, now int64, soft bool) bool {
+	if soft || t.Control.Has(ErrorWindow) || q.StaleIfError != unset || q.MaxAge != unset || q.MaxStale != unset || q.MinFresh != unset {
 		return false
 	}
 	return t.MayDisconnected(q) && -t.Left(now) < p.staleIfDisconnected
