@@ -18,8 +18,8 @@ type Stored struct {
 }
 
 // codingPatience bounds the wait for somebody who codes the same body; that is
-// milliseconds of work.
-const codingPatience = time.Second
+// milliseconds of work, more only where the processors are starved.
+const codingPatience = 3 * time.Second
 
 // stored answers with a coded form that is stored, or makes it if nobody else
 // does. Forms of bodies that are too large to be coded in one go are made in
