@@ -12,6 +12,9 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"gateway/internal/mallocs"
 	"gateway/internal/unit"
@@ -297,8 +300,13 @@ func TestFreshMemoryHoldsWhatIsStored(t *testing.T) {
 		}
 	}
 	var to [leastFill]byte
-	if head := bytes.Repeat([]byte("x"), leastFill); !fill(to[:], head, nil) || !bytes.Equal(to[:], head) {
-		t.Error("the system copied nothing: is process_vm_writev forbidden here?")
+	head := bytes.Repeat([]byte("x"), leastFill)
+	from, at := unix.Iovec{Base: &head[0], Len: 1}, unix.RemoteIovec{Base: uintptr(unsafe.Pointer(&to[0])), Len: 1}
+	if _, err := unix.ProcessVMWritev(process, []unix.Iovec{from}, []unix.RemoteIovec{at}, 0); err == unix.EPERM || err == unix.ENOSYS {
+		t.Skip("process_vm_writev is forbidden here")
+	}
+	if !fill(to[:], head, nil) || !bytes.Equal(to[:], head) {
+		t.Error("the system copied nothing")
 	}
 }
 
