@@ -7,8 +7,7 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 ARG VERSION=container
-ARG PGO=cmd/gateway/release.pgo
-RUN CGO_ENABLED=0 go build -trimpath -pgo=${PGO} -buildvcs=false -ldflags "-s -w -X main.version=${VERSION}" -o /out/gateway ./cmd/gateway
+RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=${VERSION}" -o /out/gateway ./cmd/gateway
 RUN mkdir -p /out/etc/gateway && cp config.toml /out/etc/gateway/config.toml
 
 FROM scratch

@@ -7,15 +7,14 @@ FUZZTIME ?= 3000x
 BENCH    ?= .
 SOAK     ?= 10000000
 RIVALS   ?=
-PGO      ?= cmd/gateway/release.pgo
 
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[1m%-14s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## the static binary, bin/gateway, compiled by the profile PGO (off: faster to build)
-	CGO_ENABLED=0 $(GO) build -trimpath -pgo='$(PGO)' -ldflags '$(LDFLAGS)' -o bin/gateway ./cmd/gateway
+build: ## the static binary, bin/gateway
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/gateway ./cmd/gateway
 
 run: ## run the gateway with config.toml
 	$(GO) run ./cmd/gateway run --config config.toml
@@ -79,10 +78,6 @@ bench-rivals-quick: build ## one short round of bench-rivals, with what is insta
 profile: build ## CPU profiles and flame graphs of the scenarios, in .tmp/profiles
 	BENCH_GATEWAY=$(CURDIR)/bin/gateway $(GO) run ./benchmarks -profile .tmp/profiles $(RIVALS)
 
-guide: ## the profile that make build compiles by, taken anew; a few minutes on an idle machine
-	$(MAKE) build PGO=off
-	BENCH_GATEWAY=$(CURDIR)/bin/gateway $(GO) run ./benchmarks -profile .tmp/profiles -guide cmd/gateway/release.pgo $(RIVALS)
-
 prove-cores: build ## CPU time of a request with one processor and two, and the locks that are fought for
 	BENCH_GATEWAY=$(CURDIR)/bin/gateway $(GO) run ./benchmarks -cores $(RIVALS)
 
@@ -121,4 +116,4 @@ generate: ## write generated files anew: option comments, schema, docs/configura
 clean: ## remove what the other targets made
 	rm -rf bin .tmp
 
-.PHONY: guide prove-front help build run demo test needs format vet lint race alloc manifests fuzz bench prove-users prove-balance prove-backends prove-load bench-rivals bench-rivals-quick prove-limit soak prove-cache prove-compress screenshots generate clean profile prove-cores prove-full-cache prove-alloc
+.PHONY: prove-front help build run demo test needs format vet lint race alloc manifests fuzz bench prove-users prove-balance prove-backends prove-load bench-rivals bench-rivals-quick prove-limit soak prove-cache prove-compress screenshots generate clean profile prove-cores prove-full-cache prove-alloc

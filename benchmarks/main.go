@@ -45,7 +45,6 @@ func main() {
 		list       = flag.Bool("list", false, "print rivals and scenarios")
 		atMost     = flag.Duration("at-most", 0, "begin no further round after so long; 0: as long as it takes")
 		profiles   = flag.String("profile", "", "write CPU profiles of the gateway and flame graphs of them to this folder instead of measuring")
-		guide      = flag.String("guide", "", "with -profile: write all profiles as one for the compiler (go build -pgo) to this file")
 		cores      = flag.Bool("cores", false, "measure the gateway with one processor and with two instead of beside others")
 		fullCache  = flag.Bool("full-cache", false, "measure the gateway with a full cache of 1 GiB and with an empty one instead of beside others")
 		connCount  = flag.Int("idle", 10_000, "idle connections")
@@ -74,7 +73,7 @@ func main() {
 		}
 		fail(err)
 	default:
-		fail(run(&b, task{*names, *wanted, *rounds, *atMost, *out, *lock, *profiles, *guide, *cores, *fullCache}))
+		fail(run(&b, task{*names, *wanted, *rounds, *atMost, *out, *lock, *profiles, *cores, *fullCache}))
 	}
 }
 
@@ -121,7 +120,7 @@ type task struct {
 	rounds            int
 	atMost            time.Duration
 	out, lock         string
-	profiles, guide   string // a folder, and a file
+	profiles          string // folder
 	cores             bool
 	fullCache         bool
 }
@@ -151,7 +150,7 @@ func run(b *bench, t task) error {
 	defer b.leave()
 	switch {
 	case t.profiles != "":
-		return profile(b, todo, t.profiles, t.guide)
+		return profile(b, todo, t.profiles)
 	case t.cores:
 		return compareCores(b, todo, t.rounds)
 	case t.fullCache:

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
@@ -15,98 +14,50 @@ import (
 	"time"
 
 	"github.com/google/pprof/driver"
-	pprofile "github.com/google/pprof/profile"
 
 	"gateway/internal/loadgen"
 )
 
-// profileFor is how long a scenario is profiled, in seconds; with a guide
-// guideFor, since the compiler goes by how often it finds each call.
-const (
-	profileFor = 2
-	guideFor   = 8
-)
+// profileFor is how long a scenario is profiled, in seconds.
+const profileFor = 2
 
 // profile takes a CPU profile of the gateway in each scenario under a closed
 // loop, and writes SCENARIO.pb.gz and SCENARIO.html, a flame graph that needs
-// nothing else, to a folder; and all of them as one to the file guide, unless
-// that is "".
-func profile(b *bench, todo []*scenario, dir, guide string) error {
+// nothing else, to a folder.
+func profile(b *bench, todo []*scenario, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	seconds := profileFor
-	if guide != "" {
-		seconds = guideFor
-	}
-	var files []string
 	for _, s := range todo {
 		if s.idle > 0 {
 			continue // nothing runs
 		}
 		name := filepath.Join(dir, s.name)
-		if err := b.profileOne(s, name+".pb.gz", seconds); err != nil {
+		if err := b.profileOne(s, name+".pb.gz"); err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		if err := flameGraph(name+".pb.gz", name+".html"); err != nil {
 			return fmt.Errorf("%s: draw: %w", s.name, err)
 		}
 		fmt.Printf("%-12s %s.html   go tool pprof -http=: %s.pb.gz\n", s.name, name, name)
-		files = append(files, name+".pb.gz")
 	}
-	if guide == "" {
-		return nil
-	}
-	return mergeProfiles(files, guide)
+	return nil
 }
 
-// mergeProfiles writes CPU profiles as one for the compiler (go build -pgo). It
-// says nothing of the machine that they were taken on.
-func mergeProfiles(files []string, to string) error {
-	var all []*pprofile.Profile
-	for _, name := range files {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			return err
-		}
-		p, err := pprofile.ParseData(text)
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-		for _, m := range p.Mapping {
-			m.File, m.BuildID = "gateway", ""
-		}
-		for _, s := range p.Sample {
-			s.Label, s.NumLabel, s.NumUnit = nil, nil, nil
-		}
-		p.Comments, p.TimeNanos = nil, 0
-		all = append(all, p)
-	}
-	merged, err := pprofile.Merge(all)
-	if err != nil {
-		return err
-	}
-	var b bytes.Buffer
-	if err := merged.Write(&b); err != nil {
-		return err
-	}
-	return os.WriteFile(to, b.Bytes(), 0o644)
-}
-
-func (b *bench) profileOne(s *scenario, file string, seconds int) error {
+func (b *bench) profileOne(s *scenario, file string) error {
 	v, err := b.serve(findRival("gateway"), s, s.needs)
 	if err != nil {
 		return err
 	}
 	defer v.stop()
 	plan := v.plan
-	plan.First, plan.Warmup, plan.Duration = 1_000, 200*time.Millisecond, time.Duration(seconds)*time.Second+200*time.Millisecond
+	plan.First, plan.Warmup, plan.Duration = 1_000, 200*time.Millisecond, profileFor*time.Second+200*time.Millisecond
 	run, err := loadgen.Start(context.Background(), plan, nil)
 	if err != nil {
 		return err
 	}
 	<-run.Measuring()
-	text, err := v.admin(fmt.Sprintf("/debug/pprof/profile?seconds=%d", seconds))
+	text, err := v.admin(fmt.Sprintf("/debug/pprof/profile?seconds=%d", profileFor))
 	run.Wait()
 	if err != nil {
 		return err

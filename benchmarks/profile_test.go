@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 	"testing"
 
@@ -65,58 +64,5 @@ func TestFlameGraphNeedsNothingFromElsewhere(t *testing.T) {
 	}
 	if found := regexp.MustCompile(`(?i)<(script|img|link)[^>]+(src|href)\s*=|@import|\bfetch\(\s*["']http`).FindString(string(text)); found != "" {
 		t.Errorf("the page has %q", found)
-	}
-}
-
-func TestMergedProfilesTellNothingOfTheMachine(t *testing.T) {
-	dir := t.TempDir()
-	var files []string
-	for _, name := range []string{"a", "b"} {
-		p := &pprofile.Profile{
-			SampleType: []*pprofile.ValueType{{Type: "samples", Unit: "count"}, {Type: "cpu", Unit: "nanoseconds"}},
-			Comments:   []string{"secret place"},
-			Mapping:    []*pprofile.Mapping{{ID: 1, File: "/secret/place/" + name, BuildID: "secret"}},
-		}
-		stack(p, 10, "gateway/"+name, "gateway/main")
-		for _, l := range p.Location {
-			l.Mapping = p.Mapping[0]
-		}
-		p.Sample[0].Label = map[string][]string{"secret": {"place"}}
-		file := filepath.Join(dir, name+".pb.gz")
-		f, err := os.Create(file)
-		if err == nil {
-			err = p.Write(f)
-			f.Close()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		files = append(files, file)
-	}
-	to := filepath.Join(dir, "release.pgo")
-	if err := mergeProfiles(files, to); err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, err := pprofile.ParseData(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var names []string
-	for _, f := range p.Function {
-		names = append(names, f.Name)
-	}
-	slices.Sort(names)
-	if want := []string{"gateway/a", "gateway/b", "gateway/main"}; !slices.Equal(names, want) || len(p.Sample) != 2 {
-		t.Errorf("%d samples in %q, want 2 in %q", len(p.Sample), names, want)
-	}
-	if shown := p.String(); strings.Contains(shown, "secret") {
-		t.Errorf("the profile tells too much:\n%s", shown)
-	}
-	if err := mergeProfiles([]string{filepath.Join(dir, "none")}, to); err == nil {
-		t.Error("a profile is missing, and nobody says so")
 	}
 }

@@ -174,13 +174,6 @@ func build(t *testing.T, s stage, root string) {
 				t.Fatal(err)
 			}
 		case "ARG", "ENV":
-			if profile, ok := strings.CutPrefix(i.args, "PGO="); ok {
-				// Compiled by it, the same program takes minutes more.
-				if _, err := os.Stat(filepath.Join(source, profile)); err != nil {
-					t.Error(err)
-				}
-				i.args = "PGO=off"
-			}
 			env = append(env, i.args)
 		case "COPY":
 			files := strings.Fields(i.args)
