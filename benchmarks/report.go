@@ -137,6 +137,38 @@ func (l *line) ratio(rival string) string {
 	return fmt.Sprintf("%.2f×", s.median/best.median)
 }
 
+// paired is the ratio to the best rival within each round: where the machine's
+// speed changes from round to round, it says more than that of the medians.
+func (r *report) paired(l *line, rival string) string {
+	byRound := map[int][2]float64{}
+	for i := range r.Results {
+		x := &r.Results[i]
+		if x.Scenario != l.scenario || x.Rival != rival && x.Rival != l.best {
+			continue
+		}
+		if v, ok := l.of(x); ok {
+			pair := byRound[x.Round]
+			if x.Rival == rival {
+				pair[0] = v
+			} else {
+				pair[1] = v
+			}
+			byRound[x.Round] = pair
+		}
+	}
+	var ratios []float64
+	for _, pair := range byRound {
+		if pair[0] > 0 && pair[1] > 0 {
+			ratios = append(ratios, pair[0]/pair[1])
+		}
+	}
+	if len(ratios) == 0 {
+		return "–"
+	}
+	s := spreadOf(ratios)
+	return fmt.Sprintf("%.2f× (%.2f–%.2f)", s.median, s.low, s.high)
+}
+
 func (r *report) markdown(plot string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# The gateway and its rivals\n\n%s, kernel %s, %s; medians of %d interleaved rounds, in brackets the lowest and the highest.\n\n    %s\n\n", r.Machine, r.Kernel, r.Date, r.Rounds, r.Command)
@@ -144,7 +176,7 @@ func (r *report) markdown(plot string) string {
 	if plot != "" {
 		fmt.Fprintf(&b, "![CPU time of a request, as a ratio to the best rival](%s)\n\n", plot)
 	}
-	b.WriteString("| CPU time of a request | best rival | | gateway | ratio | with limit and access log | ratio |\n|---|---|---|---|---|---|---|\n")
+	b.WriteString("| CPU time of a request | best rival | | gateway | ratio | in each round | with limit and access log | ratio |\n|---|---|---|---|---|---|---|---|\n")
 	for _, l := range r.lines() {
 		best := "–"
 		if l.best != "" {
@@ -154,7 +186,7 @@ func (r *report) markdown(plot string) string {
 		if l.unit != "µs" {
 			unit = ", " + l.unit
 		}
-		fmt.Fprintf(&b, "| %s%s | %s | %s | %s | %s | %s | %s |\n", l.name, unit, l.best, best, l.figures["gateway"].text(1), l.ratio("gateway"), l.figures["gateway-full"].text(1), l.ratio("gateway-full"))
+		fmt.Fprintf(&b, "| %s%s | %s | %s | %s | %s | %s | %s | %s |\n", l.name, unit, l.best, best, l.figures["gateway"].text(1), l.ratio("gateway"), r.paired(&l, "gateway"), l.figures["gateway-full"].text(1), l.ratio("gateway-full"))
 	}
 	b.WriteString("\n| | version | |\n|---|---|---|\n")
 	for _, v := range rivals {
