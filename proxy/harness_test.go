@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"gateway/config"
+	"gateway/upstream"
 )
 
 // patience bounds every wait of these tests.
@@ -39,13 +40,8 @@ type running struct {
 // test is over.
 func start(t testing.TB, format string, args ...any) *running {
 	t.Helper()
-	r := &running{t: t, log: &logs{}, ended: make(chan struct{})}
-	r.configure(format, args...)
-	g, err := New(Options{Load: r.load, Version: "test", Log: slog.New(slog.NewTextHandler(r.log, nil))})
-	if err != nil {
-		t.Fatalf("start: %v", err)
-	}
-	r.Gateway = g
+	r := create(t, nil, format, args...)
+	g := r.Gateway
 	r.address = g.front.Sockets()[0].Addr().String()
 	ctx, stop := context.WithCancel(context.Background())
 	r.stop = stop
@@ -65,6 +61,19 @@ func start(t testing.TB, format string, args ...any) *running {
 		}
 	})
 	r.until("the gateway serves", g.Ready)
+	return r
+}
+
+// create makes a gateway that does not run yet. dial may be nil.
+func create(t testing.TB, dial upstream.Dial, format string, args ...any) *running {
+	t.Helper()
+	r := &running{t: t, log: &logs{}, ended: make(chan struct{})}
+	r.configure(format, args...)
+	g, err := New(Options{Load: r.load, Version: "test", Log: slog.New(slog.NewTextHandler(r.log, nil)), Dial: dial})
+	if err != nil {
+		t.Fatalf("create a gateway: %v", err)
+	}
+	r.Gateway = g
 	return r
 }
 

@@ -189,12 +189,7 @@ func TestReloadIsRefusedWhenStopped(t *testing.T) {
 // A signal can ask for a successor when the sockets are bound and Run has not
 // begun yet.
 func TestHandOverWaitsForTheStart(t *testing.T) {
-	r := &running{t: t, log: &logs{}}
-	r.configure("[[route]]\nrespond = {}")
-	g, err := New(Options{Load: r.load, Version: "test", Log: slog.New(slog.NewTextHandler(r.log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := create(t, nil, "[[route]]\nrespond = {}")
 	defer g.Close()
 	given := make(chan int, 1)
 	over := make(chan error, 1)
@@ -226,12 +221,7 @@ func TestHandOverWaitsForTheStart(t *testing.T) {
 
 // One that never ran has nothing to hand over.
 func TestHandOverAfterClose(t *testing.T) {
-	r := &running{t: t, log: &logs{}}
-	r.configure("[[route]]\nrespond = {}")
-	g, err := New(Options{Load: r.load, Version: "test", Log: slog.New(slog.NewTextHandler(r.log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
+	g := create(t, nil, "[[route]]\nrespond = {}")
 	g.Close()
 	if err := g.HandOver(nil); !errors.Is(err, errStopping) {
 		t.Errorf("hand over: %v", err)

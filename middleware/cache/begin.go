@@ -106,10 +106,11 @@ func (f *Flight) remember(until int64) {
 // Begin joins the flight for what a lookup missed, or starts one. With Lead and
 // Alone the flight is the caller's to drive: the key and the request's fields
 // have been copied. A flight that ends before anybody else has got hold of it is
-// valid until the release of the lookup, whose next flight has its memory. With Wait the reader is the caller's to close. Without
-// collapse, which is right for those whom a flight told to go their own way,
-// nobody waits for anybody. The flight is nil, and the role Alone, when nothing
-// is to be stored whatever the answer is.
+// valid until the release of the lookup, whose next flight has its memory. With
+// Wait the reader is the caller's to close. Without collapse, which is right for
+// those whom a flight told to go their own way, nobody waits for anybody. The
+// flight is nil, and the role Alone, when nothing is to be stored whatever the
+// answer is.
 func (c *Cache) Begin(l *Lookup, q *wire.Request, now int64, collapse bool) (Role, *Flight, *Reader) {
 	head := l.Asked.Method == wire.MethodHead
 	if l.Verdict == Bypass || head && l.Verdict != Validate || l.Asked.Control.Has(NoStore) {

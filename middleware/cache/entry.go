@@ -163,8 +163,8 @@ func (e *Entry) take(d time.Duration) {
 }
 
 // draft makes the head of an entry in b, or elsewhere when that is too small.
-// key includes the variant, primary is the length of the key without it. It fails when the response cannot be found
-// again by all of its tags.
+// key includes the variant, primary is the length of the key without it. It fails
+// when the response cannot be found again by all of its tags.
 func (p *Policy) draft(b, key []byte, primary int, vary []byte, o *Origin, t *Terms, id, sequence, generation uint64) (Entry, NoStoreReason) {
 	h := o.Header
 	size := metaSize + len(key) + len(vary) + 64

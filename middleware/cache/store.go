@@ -158,7 +158,8 @@ func (d *shard) open(limit int64) error {
 		buckets /= 2
 	}
 	words := buckets
-	overhead := pages(8 * (buckets + words))
+	blocks := words / blockWords
+	overhead := pages(8*(buckets+words) + 2*blocks)
 	var err error
 	if d.region, err = newRegion(2*limit + overhead); err != nil {
 		// Without more addresses than memory large entries may find no place.
@@ -170,6 +171,7 @@ func (d *shard) open(limit int64) error {
 	at, _ := d.region.take(overhead)
 	table := unsafe.Slice((*uint64)(unsafe.Pointer(&d.memory[at])), buckets+words)
 	d.buckets, d.sketch.words = table[:buckets:buckets], table[buckets:]
+	d.sketch.halved = unsafe.Slice((*uint16)(unsafe.Pointer(&d.memory[at+8*(buckets+words)])), blocks)
 	d.budget = limit - overhead - slackSegments*d.segment
 	d.stats.Capacity = limit
 	d.stats.Bytes = overhead
