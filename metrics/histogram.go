@@ -4,6 +4,8 @@ import (
 	"strconv"
 	"sync/atomic"
 	"time"
+
+	"gateway/internal/processor"
 )
 
 // bounds are the inclusive upper ends of the buckets; a last bucket holds what
@@ -35,7 +37,7 @@ type histogramCell struct {
 	_      [56]byte
 }
 
-func newHistogram() *Histogram { return &Histogram{make([]histogramCell, stripes)} }
+func newHistogram() *Histogram { return &Histogram{make([]histogramCell, processor.Count)} }
 
 // Observe counts a duration; a negative one as zero. It allocates nothing and
 // takes no lock.
@@ -45,7 +47,7 @@ func (h *Histogram) Observe(d time.Duration) {
 	for i < len(bounds) && d > bounds[i] {
 		i++
 	}
-	c := &h.cells[stripe()&uintptr(len(h.cells)-1)]
+	c := &h.cells[processor.Current()]
 	c.counts[i].Add(1)
 	c.sum.Add(uint64(d))
 }

@@ -3,6 +3,8 @@ package upstream
 import (
 	"sync/atomic"
 	"time"
+
+	"gateway/internal/processor"
 )
 
 // Budget bounds the repeated attempts of a pool to a share of its requests of
@@ -13,9 +15,11 @@ type Budget struct {
 	share float64 // of requests
 	floor float64 // retries in a window without any request
 
-	_     [48]byte
-	slots [budgetSlots]atomic.Uint64 // a second each, in a ring
+	rings []budgetRing // one for each processor, so that requests do not contend
 }
+
+// budgetRing counts by seconds; two cache lines of its own.
+type budgetRing [budgetSlots]atomic.Uint64
 
 const (
 	budgetWindow = 10 // slots, hence seconds
@@ -40,16 +44,21 @@ const rounding = 1e-6
 // NewBudget is a budget of a share of requests, 0 to 1, and a number of
 // retries a second that are allowed in any case.
 func NewBudget(share float64, minPerSecond int) *Budget {
-	return &Budget{share: share, floor: float64(minPerSecond * budgetWindow)}
+	return &Budget{share: share, floor: float64(minPerSecond * budgetWindow), rings: make([]budgetRing, processor.Count)}
 }
 
 // same reports whether another budget allows as much.
 func (b *Budget) same(o *Budget) bool { return b.share == o.share && b.floor == o.floor }
 
+// slot is where the caller's processor counts in that second.
+func (b *Budget) slot(second uint64) *atomic.Uint64 {
+	return &b.rings[processor.Current()][second%budgetSlots]
+}
+
 // Request counts a request (its first attempt). now is clock.Mono.
 func (b *Budget) Request(now int64) {
 	second := uint64(now / budgetSlot)
-	slot := &b.slots[second%budgetSlots]
+	slot := b.slot(second)
 	for {
 		old := slot.Load()
 		word := current(old, second)
@@ -66,7 +75,7 @@ func (b *Budget) Request(now int64) {
 // now is clock.Mono.
 func (b *Budget) Allow(now int64) bool {
 	second := uint64(now / budgetSlot)
-	slot := &b.slots[second%budgetSlots]
+	slot := b.slot(second)
 	for {
 		old := slot.Load()
 		word := current(old, second)
@@ -80,13 +89,12 @@ func (b *Budget) Allow(now int64) bool {
 	// Counted first and then compared: of two that ask for the last one both
 	// may be refused, never both be allowed.
 	made, asked := 0.0, 0.0
-	for i := range uint64(budgetWindow) {
-		if i > second {
-			break
+	for r := range b.rings {
+		for i := range min(budgetWindow, second+1) {
+			word := current(b.rings[r][(second-i)%budgetSlots].Load(), second-i)
+			made += float64(retries(word))
+			asked += float64(requests(word))
 		}
-		word := current(b.slots[(second-i)%budgetSlots].Load(), second-i)
-		made += float64(retries(word))
-		asked += float64(requests(word))
 	}
 	if made <= b.share*asked+b.floor+rounding {
 		return true

@@ -419,6 +419,6 @@ func (w *window) since(t *tally) (requests, failures uint64) {
 func (t *tally) judged() (requests, failures uint64) {
 	forgiven := t.forgiven.Load() // first: it is counted last
 	failures = t.failures()
-	requests = t.outcomes[OK].Load() + failures - t.serverErrors.Load()
+	requests = t.ended(OK) + failures - t.serverErrors.Load()
 	return requests, failures - forgiven
 }

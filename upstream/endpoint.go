@@ -4,11 +4,8 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
-
-	"gateway/internal/clock"
 )
 
 // EndpointOptions say how an origin address is reached.
@@ -29,24 +26,18 @@ type EndpointOptions struct {
 type Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Endpoint is one origin address as the transport reaches it: how to connect,
-// and the idle connections, newest first. Safe for concurrent use.
+// and the idle connections. Safe for concurrent use.
 type Endpoint struct {
-	network     string
-	address     string
-	tls         *tls.Config
-	dial        Dial
-	maxIdle     int
-	idleTimeout time.Duration
-	maxHeader   int
-	maxFields   int
-	open        atomic.Int64 // connections that the transport owns, in use or idle
-	room        atomic.Int32 // memory that the next response most likely fits into, head included
+	network   string
+	address   string
+	tls       *tls.Config
+	dial      Dial
+	maxHeader int
+	maxFields int
+	open      atomic.Int64 // connections that the transport owns, in use or idle
+	room      atomic.Int32 // memory that the next response most likely fits into, head included
 
-	mu       sync.Mutex // guards what follows; never held across I/O
-	idle     []*conn    // a stack: the one used last is on top, so that surplus ones grow old and go
-	retired  bool
-	sweeper  *time.Timer // closes connections that were idle for too long; nil until needed
-	sweeping bool        // the timer runs
+	idle idle
 }
 
 // Defaults of EndpointOptions.
@@ -65,9 +56,10 @@ const freshFor = time.Second
 func NewEndpoint(o EndpointOptions) *Endpoint {
 	e := &Endpoint{
 		network: o.Network, address: o.Address,
-		maxIdle: o.MaxIdle, idleTimeout: o.IdleTimeout, maxHeader: o.MaxHeader, maxFields: o.MaxFields,
+		maxHeader: o.MaxHeader, maxFields: o.MaxFields,
 		dial: o.Dial,
 	}
+	e.idle.init(o.MaxIdle, o.IdleTimeout)
 	if e.dial == nil {
 		e.dial = (&net.Dialer{KeepAliveConfig: net.KeepAliveConfig{
 			Enable: true, Idle: 30 * time.Second, Interval: 10 * time.Second, Count: 6,
@@ -101,42 +93,23 @@ func (e *Endpoint) learn(size int) {
 
 // Stats counts the connections that the transport owns, and those of them
 // that are idle. Connections taken over by Hijack are not counted.
-func (e *Endpoint) Stats() (open, idle int) {
-	e.mu.Lock()
-	idle = len(e.idle)
-	e.mu.Unlock()
-	return int(e.open.Load()), idle
-}
+func (e *Endpoint) Stats() (open, idle int) { return int(e.open.Load()), e.idle.count() }
 
 // CloseIdle closes the idle connections.
-func (e *Endpoint) CloseIdle() {
-	e.mu.Lock()
-	idle := e.idle
-	e.idle = nil
-	e.mu.Unlock()
-	closeAll(idle)
-}
+func (e *Endpoint) CloseIdle() { e.idle.clear() }
 
 // Retire closes the idle connections, and those that come back later instead
 // of keeping them. Calls may go on and new ones are still possible.
 func (e *Endpoint) Retire() {
-	e.Keep(false)
-	e.CloseIdle()
+	e.idle.keep(false)
+	e.idle.clear()
 }
 
 // Keep says whether connections that come back are kept, as they are at first,
 // or closed. Those that are idle stay.
-func (e *Endpoint) Keep(on bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.retired = !on
-	if e.retired && e.sweeping {
-		e.sweeper.Stop()
-		e.sweeping = false
-	}
-}
+func (e *Endpoint) Keep(on bool) { e.idle.keep(on) }
 
-// take is the idle connection that was used last and has nothing to read, nil
+// take is an idle connection that was used lately and has nothing to read, nil
 // when there is none. With fresh, only one that has been idle for less than
 // freshFor.
 //
@@ -149,7 +122,7 @@ func (e *Endpoint) Keep(on bool) {
 // with look it never is.
 func (e *Endpoint) take(fresh, look bool) (c *conn, unseen bool) {
 	for {
-		c := e.pop(fresh)
+		c := e.idle.pop(fresh)
 		switch {
 		case c == nil:
 			return nil, false
@@ -162,83 +135,9 @@ func (e *Endpoint) take(fresh, look bool) (c *conn, unseen bool) {
 	}
 }
 
-// pop is take without the look.
-func (e *Endpoint) pop(fresh bool) *conn {
-	now := clock.Mono()
-	e.mu.Lock()
-	top := len(e.idle) - 1
-	if top < 0 {
-		e.mu.Unlock()
-		return nil
-	}
-	c := e.idle[top]
-	age := time.Duration(now - c.since)
-	if e.idleTimeout > 0 && age >= e.idleTimeout { // all others are older
-		old := e.idle
-		e.idle = nil
-		e.mu.Unlock()
-		closeAll(old)
-		return nil
-	}
-	if fresh && age >= freshFor {
-		e.mu.Unlock()
-		return nil
-	}
-	e.idle[top] = nil
-	e.idle = e.idle[:top]
-	e.mu.Unlock()
-	c.idled = age
-	return c
-}
-
 // put keeps a connection whose response ended at its boundary, or closes it.
 func (e *Endpoint) put(c *conn) {
-	if !c.drained() {
-		c.close()
-		return
-	}
-	c.since = clock.Mono()
-	e.mu.Lock()
-	if e.retired || len(e.idle) >= e.maxIdle {
-		e.mu.Unlock()
-		c.close()
-		return
-	}
-	e.idle = append(e.idle, c)
-	if !e.sweeping && e.idleTimeout > 0 {
-		e.sweeping = true
-		if e.sweeper == nil {
-			e.sweeper = time.AfterFunc(e.idleTimeout, e.sweep)
-		} else {
-			e.sweeper.Reset(e.idleTimeout)
-		}
-	}
-	e.mu.Unlock()
-}
-
-// sweep closes the connections at the bottom of the stack that have been idle
-// for too long.
-func (e *Endpoint) sweep() {
-	now := clock.Mono()
-	e.mu.Lock()
-	n := 0
-	for n < len(e.idle) && time.Duration(now-e.idle[n].since) >= e.idleTimeout {
-		n++
-	}
-	old := append([]*conn(nil), e.idle[:n]...)
-	left := copy(e.idle, e.idle[n:])
-	clear(e.idle[left:])
-	e.idle = e.idle[:left]
-	e.sweeping = left > 0 && !e.retired
-	if e.sweeping {
-		e.sweeper.Reset(e.idleTimeout - time.Duration(now-e.idle[0].since))
-	}
-	e.mu.Unlock()
-	closeAll(old)
-}
-
-func closeAll(list []*conn) {
-	for _, c := range list {
+	if !c.drained() || !e.idle.push(c) {
 		c.close()
 	}
 }

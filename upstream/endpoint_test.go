@@ -11,6 +11,7 @@ import (
 
 	"gateway/internal/mallocs"
 	fake "gateway/internal/origin"
+	"gateway/internal/processor"
 	"gateway/wire"
 )
 
@@ -20,6 +21,7 @@ func connected(t *testing.T, n int, o EndpointOptions) *Endpoint {
 	server := fake.Start(t, fake.Reply(fake.OK("x")))
 	o.Network, o.Address, o.MaxIdle = server.Network, server.Address, 100
 	e := NewEndpoint(o)
+	e.idle.stacks = e.idle.stacks[:1] // so that their order is known
 	t.Cleanup(e.Retire)
 	for range n {
 		cn, outcome := new(Call).dial(e, time.Now())
@@ -33,7 +35,7 @@ func connected(t *testing.T, n int, o EndpointOptions) *Endpoint {
 
 func TestNewestIdleConnectionIsTaken(t *testing.T) {
 	e := connected(t, 3, EndpointOptions{})
-	a, b, c := e.idle[0], e.idle[1], e.idle[2]
+	a, b, c := e.idle.stacks[0].conns[0], e.idle.stacks[0].conns[1], e.idle.stacks[0].conns[2]
 	if taken(e, false) != c || taken(e, false) != b {
 		t.Error("not the newest first")
 	}
@@ -45,8 +47,8 @@ func TestNewestIdleConnectionIsTaken(t *testing.T) {
 
 func TestFreshTakesNoOldConnection(t *testing.T) {
 	e := connected(t, 2, EndpointOptions{})
-	young := e.idle[1]
-	for _, c := range e.idle {
+	young := e.idle.stacks[0].conns[1]
+	for _, c := range e.idle.stacks[0].conns {
 		c.since -= int64(2 * freshFor)
 	}
 	if taken(e, true) != nil {
@@ -75,21 +77,21 @@ func TestConnectionsAreKeptAgain(t *testing.T) {
 		t.Fatalf("outcome is %v", outcome)
 	}
 	e.put(cn)
-	if open, idle := e.Stats(); open != 1 || idle != 1 || !e.sweeping {
-		t.Errorf("%d open, %d idle, swept: %v; want one that is kept for a while", open, idle, e.sweeping)
+	if open, idle := e.Stats(); open != 1 || idle != 1 || !e.idle.swept.Load() {
+		t.Errorf("%d open, %d idle, swept: %v; want one that is kept for a while", open, idle, e.idle.swept.Load())
 	}
 }
 
 func TestIdleConnectionsAreClosedInTime(t *testing.T) {
 	e := connected(t, 4, EndpointOptions{IdleTimeout: time.Hour})
-	e.idle[0].since -= int64(2 * time.Hour)
-	e.idle[1].since -= int64(2 * time.Hour)
-	e.sweep()
+	e.idle.stacks[0].conns[0].since -= int64(2 * time.Hour)
+	e.idle.stacks[0].conns[1].since -= int64(2 * time.Hour)
+	e.idle.sweep()
 	if open, idle := e.Stats(); open != 2 || idle != 2 {
 		t.Errorf("%d open, %d idle after the sweep", open, idle)
 	}
-	e.idle[0].since -= int64(2 * time.Hour)
-	e.idle[1].since -= int64(2 * time.Hour)
+	e.idle.stacks[0].conns[0].since -= int64(2 * time.Hour)
+	e.idle.stacks[0].conns[1].since -= int64(2 * time.Hour)
 	if taken(e, false) != nil {
 		t.Error("a connection was taken after its time")
 	}
@@ -111,10 +113,61 @@ func TestIdleConnectionsAreClosedInTime(t *testing.T) {
 func TestIdleConnectionsAreBounded(t *testing.T) {
 	e := connected(t, 3, EndpointOptions{})
 	c := taken(e, false)
-	e.maxIdle = 2
+	e.idle.most = 2
 	e.put(c)
 	if open, idle := e.Stats(); open != 2 || idle != 2 {
 		t.Errorf("%d open, %d idle, want 2", open, idle)
+	}
+}
+
+// A connection in any processor's stack is found before one is opened, and room
+// in any before one is closed; together they keep no more than is allowed.
+func TestIdleConnectionsOfAllProcessors(t *testing.T) {
+	e := connected(t, 5, EndpointOptions{IdleTimeout: time.Hour})
+	all := idleConns(e)
+	e.idle.stacks, e.idle.most = make([]stack, 4), 4
+	kept := 0
+	for _, c := range all {
+		if e.idle.push(c) {
+			kept++
+		}
+	}
+	if kept != 4 || e.idle.count() != 4 {
+		t.Errorf("%d of 5 were kept, and %d are there; want 4", kept, e.idle.count())
+	}
+	for i := range e.idle.stacks {
+		if n := len(e.idle.stacks[i].conns); n != 1 {
+			t.Errorf("stack %d keeps %d, which has room for 1", i, n)
+		}
+	}
+	old := e.idle.stacks[2].conns[0]
+	old.since -= int64(2 * time.Hour)
+	e.idle.sweep()
+	if e.idle.count() != 3 || len(e.idle.stacks[2].conns) != 0 || !e.idle.swept.Load() {
+		t.Errorf("%d are left after the sweep, swept again: %v", e.idle.count(), e.idle.swept.Load())
+	}
+	seen := map[*conn]bool{old: true, nil: true}
+	for range 3 {
+		c := e.idle.pop(false)
+		if seen[c] {
+			t.Fatalf("%p is taken", c)
+		}
+		seen[c] = true
+		c.close()
+	}
+	if c := e.idle.pop(false); c != nil {
+		t.Error("there is one more")
+	}
+}
+
+func TestSmallEndpointsHaveFewStacks(t *testing.T) {
+	defer func(n int) { processor.Count = n }(processor.Count)
+	processor.Count = 16
+	for most, want := range map[int]int{0: 1, 1: 1, 63: 1, 64: 2, 256: 8, 65536: 16} {
+		var l idle
+		if l.init(most, 0); len(l.stacks) != want {
+			t.Errorf("%d connections are kept in %d stacks, want %d", most, len(l.stacks), want)
+		}
 	}
 }
 

@@ -22,7 +22,10 @@ func newRoundRobin(members []member, order []uint32, turn *atomic.Uint64) *round
 // another one, each request that fails would send the next one to the server
 // that it failed at, in a pool of two.
 func (r *roundRobin) Pick(tried Tried, _ uint64) (*Server, Verdict) {
-	at := int(turnOf(&tried, r.turn) % uint64(len(r.sequence)))
+	at := 0
+	if len(r.sequence) > 1 { // else nobody needs to know whose turn it is
+		at = int(turnOf(&tried, r.turn) % uint64(len(r.sequence)))
+	}
 	verdict := AllTried
 	for range r.sequence {
 		s := r.sequence[at]

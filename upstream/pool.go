@@ -268,7 +268,7 @@ func (p *Pool) join(servers, old []*Server, e *entry, at place) []*Server {
 	}
 	s.tally = p.ledger.tallies[s.Name]
 	if s.tally == nil {
-		s.tally = new(tally)
+		s.tally = newTally()
 		p.ledger.tallies[s.Name] = s.tally
 	}
 	s.tally.servers++

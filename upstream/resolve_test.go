@@ -74,11 +74,7 @@ func TestChangedAddressesSwapServers(t *testing.T) {
 }
 
 // retired reports whether the endpoint of a server was told to retire.
-func retired(s *Server) bool {
-	s.Endpoint.mu.Lock()
-	defer s.Endpoint.mu.Unlock()
-	return s.Endpoint.retired
-}
+func retired(s *Server) bool { return s.Endpoint.idle.retired.Load() }
 
 func TestFailedLookupKeepsTheLastGoodAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"gateway/internal/health"
+	"gateway/internal/processor"
 )
 
 // Server is one origin address as a member of a pool. It is immutable but for
@@ -103,7 +104,7 @@ func (s *Server) Done(r Result) {
 		t.serverErrors.Add(1)
 		failed = true
 	}
-	t.outcomes[r.Outcome].Add(1)
+	t.count(r.Outcome)
 	if r.Outcome == OK && r.Latency > 0 {
 		s.origin.observe(r.Latency)
 		if l := p.ledger.latencies.Load(); l != nil {
@@ -168,7 +169,7 @@ func (s *Server) weight() int {
 func (s *Server) Health() health.State { return health.State(s.origin.health.Load()) }
 
 // Outcomes is the number of attempts that ended so.
-func (s *Server) Outcomes(o Outcome) uint64 { return s.tally.outcomes[o].Load() }
+func (s *Server) Outcomes(o Outcome) uint64 { return s.tally.ended(o) }
 
 // ServerErrors is the number of responses with status 500 and above; they are
 // among the outcomes OK too.
@@ -196,7 +197,8 @@ func (o Outcome) Repeatable() bool {
 // and what an operator decided. It belongs to the pool's ledger and outlives
 // configurations as long as the pool has a server of that name.
 type tally struct {
-	outcomes     [OutcomeCount]atomic.Uint64
+	fine         processor.Counter           // outcomes OK
+	others       [OutcomeCount]atomic.Uint64 // by outcome
 	serverErrors atomic.Uint64
 	active       atomic.Int64 // requests of this pool in flight, if the pool is counted
 	peak         peak         // if the pool balances by it
@@ -220,12 +222,31 @@ type tally struct {
 	servers  int   // that use the tally, of several pools during a reload; guarded by Registry.mu
 }
 
+func newTally() *tally { return &tally{fine: processor.NewCounter()} }
+
+// count counts an attempt that ended so.
+func (t *tally) count(o Outcome) {
+	if o == OK {
+		t.fine.Add(1)
+	} else {
+		t.others[o].Add(1)
+	}
+}
+
+// ended is the number of attempts that ended so.
+func (t *tally) ended(o Outcome) uint64 {
+	if o == OK {
+		return t.fine.Value()
+	}
+	return t.others[o].Load()
+}
+
 // failures is the number of results that are held against the server.
 func (t *tally) failures() uint64 {
 	n := t.serverErrors.Load()
 	for o, blamed := range blames {
 		if blamed {
-			n += t.outcomes[o].Load()
+			n += t.others[o].Load()
 		}
 	}
 	return n

@@ -97,8 +97,8 @@ func (s *Server) status() ServerStatus {
 		Failures:       s.tally.failures(),
 		Latency:        float64(o.latency.Load()) / float64(time.Millisecond),
 	}
-	for i := range s.tally.outcomes {
-		st.Requests += s.tally.outcomes[i].Load()
+	for o := range OutcomeCount {
+		st.Requests += s.tally.ended(o)
 	}
 	o.mu.Lock()
 	st.State, st.Reason, st.Since = s.Health().String(), o.reason, o.since

@@ -18,15 +18,25 @@ func ask(t *testing.T, c *Call, e *Endpoint, firstByte time.Duration) Outcome {
 	return c.Do(e)
 }
 
+// idleConns are the idle connections of the endpoint.
+func idleConns(e *Endpoint) (all []*conn) {
+	for i := range e.idle.stacks {
+		s := &e.idle.stacks[i]
+		s.mu.Lock()
+		all = append(all, s.conns...)
+		s.mu.Unlock()
+	}
+	return all
+}
+
 // idleConn is the one idle connection of the endpoint.
 func idleConn(t *testing.T, e *Endpoint) *conn {
 	t.Helper()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.idle) != 1 {
-		t.Fatalf("%d idle connections", len(e.idle))
+	all := idleConns(e)
+	if len(all) != 1 {
+		t.Fatalf("%d idle connections", len(all))
 	}
-	return e.idle[0]
+	return all[0]
 }
 
 func TestDeadlineOfAnEarlierUseInterruptsNobody(t *testing.T) {
@@ -109,9 +119,7 @@ func TestDeadlineThatSuitsStays(t *testing.T) {
 
 func TestTurnMeetsConnectionsThatEndedWhileIdle(t *testing.T) {
 	e := connected(t, 3, EndpointOptions{})
-	e.mu.Lock()
-	idle := append([]*conn(nil), e.idle...)
-	e.mu.Unlock()
+	idle := idleConns(e)
 	// From our side, so that the end is there when this returns.
 	for _, cn := range idle[1:] {
 		_ = cn.socket.(*nonblock.Conn).Conn.(interface{ CloseRead() error }).CloseRead()
