@@ -66,7 +66,7 @@ func (e *Entry) Valid() bool { return e.blob != nil }
 // once for each entry that a lookup gave, and on the zero Entry.
 func (e *Entry) Release() {
 	if e.at != nil {
-		e.at.pins.Add(-1)
+		e.at.unpin()
 	}
 	*e = Entry{}
 }

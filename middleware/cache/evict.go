@@ -91,7 +91,7 @@ func (d *shard) evict(s *store, g *segment, now int64, all bool) {
 		d.main.bytes += g.size
 		return
 	}
-	if g.pins.Load() > 0 {
+	if g.pinned() {
 		g.retired = true
 		d.retired = append(d.retired, g)
 		return

@@ -22,26 +22,20 @@ func (c *Cache) entry(l *Lookup, hash uint64, key []byte, now int64) (Entry, boo
 // peek is lookup without a trace: what it would remove is not found.
 func (s *store) peek(hash uint64, key []byte, now int64) (e Entry, found bool) {
 	d := s.shard(hash)
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	l := d.lanes.enter()
+	defer l.leave()
 	at, _ := d.find(hash, key)
 	if at == 0 {
 		return Entry{}, false
 	}
 	e = d.entry(at)
-	if now >= int64(d.u64(at+slotDead)) {
+	switch worst, _ := s.verdict(d, at, e, now); worst {
+	case remove:
 		return Entry{}, false
+	case soften:
+		e.soft = true
 	}
-	if s.outdated != nil {
-		switch s.outdated(e) {
-		case remove:
-			return Entry{}, false
-		case soften:
-			e.soft = true
-		}
-	}
-	e.at = d.segments[d.u32(at+slotSegment)]
-	e.at.pins.Add(1)
+	d.pin(&e, at)
 	return e, true
 }
 

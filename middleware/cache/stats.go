@@ -54,14 +54,14 @@ const (
 func (s *store) stats() (sum Stats) {
 	for i := range s.shards {
 		d := &s.shards[i]
-		d.mu.Lock()
+		d.lock()
 		sum.Entries += d.stats.Entries
 		sum.Bytes += d.stats.Bytes
 		sum.Capacity += d.stats.Capacity
 		for c, n := range d.stats.Evictions {
 			sum.Evictions[c] += n
 		}
-		d.mu.Unlock()
+		d.unlock()
 	}
 	return sum
 }

@@ -7,14 +7,16 @@ import (
 	"hash/maphash"
 	"math/bits"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"unsafe"
+
+	"gateway/internal/processor"
 )
 
 // store keeps entries within a number of bytes. It is divided into shards, each
 // with a lock, memory and an index of its own; a lock is held for the time of
-// a lookup, or of throwing out one segment.
+// a lookup, or of throwing out one segment, and lookups on different processors
+// do not meet (see lanes).
 //
 // A shard's memory is cut into segments with entries of any size; an entry that
 // would take a large part of a segment gets one of its own. The slots of a
@@ -77,11 +79,11 @@ type segment struct {
 	bytes    int64 // bytes of entries, at the end
 	live     int   // slots in the index
 	index    uint32
-	single   bool // made for one entry
-	main     bool // in the main queue
-	retired  bool // not in a queue: waits for its readers
-	fresh    bool // the system has no memory for most of it yet
-	pins     atomic.Int32
+	single   bool              // made for one entry
+	main     bool              // in the main queue
+	retired  bool              // not in a queue: waits for its readers
+	fresh    bool              // the system has no memory for most of it yet
+	pins     processor.Counter // of who needs its memory; raised with the shard locked, or a lane of it
 }
 
 // room is for how many bytes of entries there is room, a slot for them counted.
@@ -95,11 +97,18 @@ func (g *segment) add(n int64) (at uint64) {
 	return at
 }
 
+// pinned reports whether somebody needs the segment's memory; the shard is
+// locked.
+func (g *segment) pinned() bool { return g.pins.Value() != 0 }
+
+// unpin takes a pin away; no lock is needed.
+func (g *segment) unpin() { g.pins.Add(^uint64(0)) }
+
 // end is the position behind the last slot.
 func (g *segment) end() uint64 { return uint64(g.at + g.slots) }
 
 type shard struct {
-	mu       sync.Mutex
+	lanes    lanes
 	region   *region
 	memory   []byte
 	buckets  []uint64
@@ -152,6 +161,7 @@ func newStore(limit int64) (*store, error) {
 }
 
 func (d *shard) open(limit int64) error {
+	d.lanes = newLanes()
 	d.segment = pages(min(max(limit/64, leastSegment), usualSegment))
 	buckets := int64(1) << bits.Len64(uint64(limit/bytesPerBucket-1))
 	if buckets > limit/bytesPerBucket*3/2 {
@@ -188,14 +198,14 @@ func (s *store) close() error {
 	var first error
 	for i := range s.shards {
 		d := &s.shards[i]
-		d.mu.Lock()
+		d.lock()
 		if d.region != nil && d.region.memory != nil {
 			if err := d.region.close(); err != nil && first == nil {
 				first = err
 			}
 			d.memory, d.buckets = nil, nil
 		}
-		d.mu.Unlock()
+		d.unlock()
 	}
 	return first
 }
@@ -242,43 +252,75 @@ func (d *shard) find(hash uint64, key []byte) (at, before uint64) {
 	return 0, 0
 }
 
-// lookup finds an entry and pins it: the caller releases it. note counts the
+// lookup finds an entry and pins it: the caller releases it. asked counts the
 // question towards what is kept. It allocates nothing.
-func (s *store) lookup(hash uint64, key []byte, now int64, note bool) (e Entry, found bool) {
+func (s *store) lookup(hash uint64, key []byte, now int64, asked bool) (e Entry, found bool) {
 	d := s.shard(hash)
-	d.mu.Lock()
-	if note {
-		d.sketch.note(hash, d.stats.Entries)
+	l := d.lanes.enter()
+	at, _ := d.find(hash, key)
+	if at != 0 {
+		e = d.entry(at)
+		if worst, _ := s.verdict(d, at, e, now); worst == remove || worst == soften && !e.soft {
+			l.leave()
+			return s.settle(hash, key, now, asked)
+		}
+		d.pin(&e, at)
 	}
+	full := asked && l.add(hash, at)
+	l.leave()
+	if full {
+		d.lock()
+		d.unlock()
+	}
+	return e, at != 0
+}
+
+// settle is lookup where something about the entry has to be changed.
+func (s *store) settle(hash uint64, key []byte, now int64, asked bool) (e Entry, found bool) {
+	d := s.shard(hash)
+	d.lock()
+	defer d.unlock()
 	at, before := d.find(hash, key)
 	if at == 0 {
-		d.mu.Unlock()
+		if asked {
+			d.noted(note{hash, 0})
+		}
 		return Entry{}, false
 	}
 	e = d.entry(at)
-	cause := EvictionCauses
-	if now >= int64(d.u64(at+slotDead)) {
-		cause = EvictedExpired
-	} else if s.outdated != nil {
-		switch s.outdated(e) {
-		case remove:
-			cause = EvictedPurged
-		case soften:
-			d.memory[at+slotSoft], e.soft = 1, true
+	worst, cause := s.verdict(d, at, e, now)
+	if worst == remove {
+		if asked {
+			d.noted(note{hash, 0})
 		}
-	}
-	if cause != EvictionCauses {
 		d.remove(at, before, cause)
-		d.mu.Unlock()
 		return Entry{}, false
 	}
-	if used := &d.memory[at+slotUsed]; note && *used < 3 {
-		*used++
+	if worst == soften {
+		d.memory[at+slotSoft], e.soft = 1, true
 	}
+	if asked {
+		d.noted(note{hash, at})
+	}
+	d.pin(&e, at)
+	return e, true
+}
+
+// verdict is what is to become of an entry that was asked for, and why.
+func (s *store) verdict(d *shard, at uint64, e Entry, now int64) (worst fate, cause EvictionCause) {
+	if now >= int64(d.u64(at+slotDead)) {
+		return remove, EvictedExpired
+	}
+	if s.outdated == nil {
+		return keep, 0
+	}
+	return s.outdated(e), EvictedPurged
+}
+
+// pin keeps the entry's memory until it is released.
+func (d *shard) pin(e *Entry, at uint64) {
 	e.at = d.segments[d.u32(at+slotSegment)]
 	e.at.pins.Add(1)
-	d.mu.Unlock()
-	return e, true
 }
 
 // put stores an entry: its bytes, and then the pieces of its body. It replaces
@@ -294,13 +336,13 @@ func (s *store) put(hash uint64, head []byte, body [][]byte, dead, now int64) bo
 	}
 	key := (&Entry{blob: head}).key()
 	d := s.shard(hash)
-	d.mu.Lock()
+	d.lock()
 	old, _ := d.find(hash, key)
 	toMain := old != 0 && d.segments[d.u32(old+slotSegment)].main
 	at, g := d.reserve(s, n, toMain, now)
 	if g == nil {
 		d.stats.Evictions[EvictionRefused]++
-		d.mu.Unlock()
+		d.unlock()
 		return false
 	}
 	d.set64(at+slotHash, hash)
@@ -310,7 +352,7 @@ func (s *store) put(hash uint64, head []byte, body [][]byte, dead, now int64) bo
 	d.memory[at+slotSoft] = 0
 	to, fresh := d.bytes(at), g.fresh
 	g.pins.Add(1)
-	d.mu.Unlock()
+	d.unlock()
 
 	// Nobody else looks at these bytes, and the pin keeps them from being
 	// used for something else.
@@ -321,9 +363,9 @@ func (s *store) put(hash uint64, head []byte, body [][]byte, dead, now int64) bo
 		}
 	}
 
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	g.pins.Add(-1)
+	d.lock()
+	defer d.unlock()
+	g.unpin()
 	e := Entry{blob: head} // the same; what was stored need not be touched
 	worst := keep
 	if s.outdated != nil {
@@ -437,13 +479,13 @@ func (d *shard) begin(q *queue, size int64, main bool) *segment {
 	var g *segment
 	if n := len(d.spare); size == d.segment && n > 0 {
 		g, d.spare = d.spare[n-1], d.spare[:n-1]
-		*g = segment{at: g.at, size: size, index: g.index}
+		*g = segment{at: g.at, size: size, index: g.index, pins: g.pins}
 	} else {
 		at, ok := d.region.take(size)
 		if !ok {
 			return nil
 		}
-		g = &segment{at: at, size: size, fresh: true}
+		g = &segment{at: at, size: size, fresh: true, pins: processor.NewCounter()}
 		if n := len(d.unused); n > 0 {
 			g.index, d.unused = d.unused[n-1], d.unused[:n-1]
 			d.segments[g.index] = g
@@ -478,7 +520,7 @@ func (d *shard) leave(g *segment) {
 // soon as nobody reads or writes it.
 func (d *shard) drop(g *segment) {
 	d.leave(g)
-	if g.pins.Load() > 0 {
+	if g.pinned() {
 		g.retired = true
 		d.retired = append(d.retired, g)
 		return
@@ -501,7 +543,7 @@ func (d *shard) free(g *segment) {
 // reap frees the segments whose readers have gone.
 func (d *shard) reap() {
 	d.retired = slices.DeleteFunc(d.retired, func(g *segment) bool {
-		if g.pins.Load() > 0 {
+		if g.pinned() {
 			return false
 		}
 		d.free(g)
@@ -512,8 +554,8 @@ func (d *shard) reap() {
 // removeKey removes what has this key, if there is anything.
 func (s *store) removeKey(hash uint64, key []byte, cause EvictionCause) bool {
 	d := s.shard(hash)
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.lock()
+	defer d.unlock()
 	at, before := d.find(hash, key)
 	if at == 0 {
 		return false

@@ -6,15 +6,15 @@ func (s *store) each(f func(e Entry) fate) (changed int) {
 	for i := range s.shards {
 		d := &s.shards[i]
 		for index := 0; ; index++ {
-			d.mu.Lock()
+			d.lock()
 			if index >= len(d.segments) {
-				d.mu.Unlock()
+				d.unlock()
 				break
 			}
 			if g := d.segments[index]; g != nil && !g.retired && g.live > 0 {
 				changed += d.eachIn(g, f)
 			}
-			d.mu.Unlock()
+			d.unlock()
 		}
 	}
 	return changed
@@ -49,14 +49,14 @@ func (s *store) walk(f func(e Entry, dead int64) error) error {
 	for i := range s.shards {
 		d := &s.shards[i]
 		for index := 0; ; index++ {
-			d.mu.Lock()
+			d.lock()
 			if index >= len(d.segments) {
-				d.mu.Unlock()
+				d.unlock()
 				break
 			}
 			g := d.segments[index]
 			if g == nil || g.retired || g.live == 0 {
-				d.mu.Unlock()
+				d.unlock()
 				continue
 			}
 			items = items[:0]
@@ -74,14 +74,14 @@ func (s *store) walk(f func(e Entry, dead int64) error) error {
 				}
 			}
 			g.pins.Add(1)
-			d.mu.Unlock()
+			d.unlock()
 			var err error
 			for _, i := range items {
 				if err = f(i.e, i.dead); err != nil {
 					break
 				}
 			}
-			g.pins.Add(-1)
+			g.unpin()
 			if err != nil {
 				return err
 			}
@@ -93,8 +93,8 @@ func (s *store) walk(f func(e Entry, dead int64) error) error {
 // soften makes what has this key count as stale.
 func (s *store) soften(hash uint64, key []byte) {
 	d := s.shard(hash)
-	d.mu.Lock()
-	defer d.mu.Unlock()
+	d.lock()
+	defer d.unlock()
 	if at, _ := d.find(hash, key); at != 0 {
 		d.memory[at+slotSoft] = 1
 	}

@@ -1,0 +1,81 @@
+package cache
+
+import (
+	"sync"
+
+	"gateway/internal/processor"
+)
+
+// lanes are the lock of a shard. Who looks for an entry locks the lane of the
+// processor that he runs on, and changes nothing but that lane: what he has to
+// say about the entry is noted there. Who changes the shard locks all lanes, and
+// so knows the notes of all. So hits on several processors do not meet, and the
+// price is paid where something is stored or removed.
+type lanes []lane
+
+// lane is one processor's, of whole cache lines.
+type lane struct {
+	mu    sync.Mutex
+	count int64
+	notes [maxNotes]note
+}
+
+// maxNotes is how many notes a lane takes before somebody has to read them.
+const maxNotes = 31
+
+// note says that a key was asked for, and what slot was found, 0 for none.
+type note struct{ hash, at uint64 }
+
+func newLanes() lanes { return make(lanes, processor.Count) }
+
+// enter locks the lane of the caller's processor.
+func (l lanes) enter() *lane {
+	mine := &l[processor.Current()]
+	mine.mu.Lock()
+	return mine
+}
+
+// leave unlocks the lane.
+func (l *lane) leave() { l.mu.Unlock() }
+
+// add makes a note. It reports whether the lane is full: then the shard has to
+// be locked, by which the notes are read, before the next one.
+func (l *lane) add(hash, at uint64) (full bool) {
+	if l.count < maxNotes { // else others were faster than the one who saw that it is full
+		l.notes[l.count] = note{hash, at}
+		l.count++
+	}
+	return l.count == maxNotes
+}
+
+// lock makes the caller alone in the shard.
+func (d *shard) lock() {
+	for i := range d.lanes {
+		d.lanes[i].mu.Lock()
+	}
+	for i := range d.lanes {
+		l := &d.lanes[i]
+		for _, n := range l.notes[:l.count] {
+			d.noted(n)
+		}
+		l.count = 0
+	}
+}
+
+func (d *shard) unlock() {
+	for i := range d.lanes {
+		d.lanes[i].mu.Unlock()
+	}
+}
+
+// noted does what a note says. Nothing has changed since it was written: whoever
+// changes the shard reads the notes first.
+func (d *shard) noted(n note) {
+	d.sketch.note(n.hash, d.stats.Entries)
+	if n.at == 0 {
+		return
+	}
+	if used := &d.memory[n.at+slotUsed]; *used < 3 {
+		*used++
+	}
+}
