@@ -166,7 +166,7 @@ func only(s *set, otherwise string) string {
 }
 
 // room reports whether a pick could take the server.
-func (s *Server) room() bool { return !s.full(s.origin.inFlight.Load()) }
+func (s *Server) room() bool { return !s.full(s.origin.load.now()) }
 
 // preview follows the table as Pick does.
 func (g *maglev) preview(key uint64) (*Server, Verdict, string) {

@@ -42,7 +42,7 @@ func (l *leastConn) least(tried *Tried, start int) (*Server, Verdict) {
 		if tried.count > 0 && tried.Has(m.Server) {
 			continue
 		}
-		n := m.origin.inFlight.Load()
+		n := m.origin.load.now()
 		if best != nil && !busier(best, load, m, n) {
 			continue // whether it has room makes no difference
 		}

@@ -28,7 +28,7 @@ func newTwoChoices(members []member, order []uint32, peaked bool) *twoChoices {
 func (c *twoChoices) Pick(tried Tried, _ uint64) (*Server, Verdict) {
 	first, second := c.draw()
 	a, b := &c.sequence[first], &c.sequence[second]
-	m, n := a.origin.inFlight.Load(), b.origin.inFlight.Load()
+	m, n := a.origin.load.now(), b.origin.load.now()
 	if tried.count == 0 || !tried.Has(a.Server) && !tried.Has(b.Server) {
 		if c.worse(a, m, b, n) {
 			a, b = b, a

@@ -33,6 +33,7 @@ type Pool struct {
 	ejects   bool      // results are judged
 	peaked   bool      // latencies are kept for peak_ewma
 	counted  bool      // its requests in flight are counted apart from those of others
+	compares bool      // it chooses by the requests in flight to its servers
 	adaptive *adaptive // of the ledger, nil without
 	sticky   *sticky   // nil without
 
@@ -62,6 +63,7 @@ func newPool(r *Registry, name string, o *Options, secret *secret, l *ledger) *P
 	p.ejects = own.Eject.On
 	p.peaked = own.Balance == "peak_ewma"
 	p.counted = own.Balance == "hash" || own.Adaptive.On
+	p.compares = own.Balance == "least_conn" || own.Balance == "p2c" || p.peaked
 	p.adaptive = l.adaptive
 	p.sticky = newSticky(&own.Sticky, name, r.random)
 	p.set.Store(&set{})
@@ -265,6 +267,9 @@ func (p *Pool) join(servers, old []*Server, e *entry, at place) []*Server {
 		origin:   o,
 		entry:    e,
 		token:    p.sticky.token(name),
+	}
+	if s.exact = s.limit > 0 || p.compares; !s.exact {
+		o.load.expect()
 	}
 	s.tally = p.ledger.tallies[s.Name]
 	if s.tally == nil {

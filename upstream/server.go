@@ -19,6 +19,7 @@ type Server struct {
 	Weight    int    // as configured, at least 1
 	Backup    bool   // only used when no other one is
 	limit     int64  // requests in flight at most, 0 without limit
+	exact     bool   // its requests in flight are counted exactly
 	pool      *Pool
 	origin    *origin
 	tally     *tally
@@ -63,19 +64,33 @@ func (s *Server) admit() bool {
 
 // enter counts a request in if the limit allows it.
 func (s *Server) enter() bool {
-	inFlight := &s.origin.inFlight
+	l := &s.origin.load
+	if !s.exact {
+		l.apart.Load().Add(1)
+		return true
+	}
 	if s.limit == 0 {
-		inFlight.Add(1)
+		l.exact.Add(1)
 		return true
 	}
 	for {
-		n := inFlight.Load()
-		if n >= s.limit {
+		n := l.exact.Load()
+		if n+l.others() >= s.limit {
 			return false
 		}
-		if inFlight.CompareAndSwap(n, n+1) {
+		if l.exact.CompareAndSwap(n, n+1) {
 			return true
 		}
+	}
+}
+
+// exit counts it out.
+func (s *Server) exit() {
+	l := &s.origin.load
+	if !s.exact {
+		l.apart.Load().Add(^uint64(0))
+	} else if l.exact.Add(-1) < 0 {
+		panic("BUG: a server has negative requests in flight")
 	}
 }
 
@@ -91,9 +106,7 @@ func (s *Server) full(inFlight int64) bool {
 // nothing, and takes a lock only when it ejects the server, ends its trial, or
 // serves a queue.
 func (s *Server) Done(r Result) {
-	if s.origin.inFlight.Add(-1) < 0 {
-		panic("BUG: a server has negative requests in flight")
-	}
+	s.exit()
 	p, t := s.pool, s.tally
 	now := p.registry.now()
 	if p.ejects {
@@ -140,7 +153,7 @@ func (s *Server) Done(r Result) {
 
 // InFlight is the number of requests in flight to the address, those of other
 // pools included.
-func (s *Server) InFlight() int64 { return s.origin.inFlight.Load() }
+func (s *Server) InFlight() int64 { return s.origin.load.now() }
 
 // Usable reports whether the server may be picked: not down, enabled, and not
 // ejected unless so many are that it makes no difference.
@@ -262,10 +275,10 @@ type origin struct {
 	id       uint32      // unique in the process
 	tls      *tls.Config // nil for plain connections
 
-	_        [64]byte // the next two are written by each request
-	inFlight atomic.Int64
-	latency  atomic.Int64 // moving average in ns, 0 before the first sample
-	_        [64]byte
+	load    load
+	_       [64]byte     // each request writes what follows
+	latency atomic.Int64 // moving average in ns, 0 before the first sample
+	_       [64]byte
 
 	health atomic.Uint32            // health.State; written by the origin's probe alone
 	queues atomic.Pointer[[]*queue] // that wait for it; nil without any
