@@ -9,7 +9,7 @@ import (
 // lanes are the lock of a shard. Who looks for an entry locks the lane of the
 // processor that he runs on, and changes nothing but that lane: what he has to
 // say about the entry is noted there. Who changes the shard locks all lanes, and
-// so knows the notes of all. So hits on several processors do not meet, and the
+// reads all notes first. So hits on several processors do not meet, and the
 // price is paid where something is stored or removed.
 type lanes []lane
 
@@ -20,7 +20,7 @@ type lane struct {
 	notes [maxNotes]note
 }
 
-// maxNotes is how many notes a lane takes before somebody has to read them.
+// maxNotes is how many notes a lane takes before they are read.
 const maxNotes = 31
 
 // note says that a key was asked for, and what slot was found, 0 for none.
@@ -38,14 +38,24 @@ func (l lanes) enter() *lane {
 // leave unlocks the lane.
 func (l *lane) leave() { l.mu.Unlock() }
 
-// add makes a note. It reports whether the lane is full: then the shard has to
-// be locked, by which the notes are read, before the next one.
-func (l *lane) add(hash, at uint64) (full bool) {
-	if l.count < maxNotes { // else others were faster than the one who saw that it is full
-		l.notes[l.count] = note{hash, at}
-		l.count++
+// note makes a note in the lane, which the caller has entered. When that is full,
+// its notes are read.
+func (d *shard) note(l *lane, hash, at uint64) {
+	l.notes[l.count] = note{hash, at}
+	if l.count++; l.count == maxNotes {
+		d.popularity.Lock() // of several who read theirs
+		d.read(l)
+		d.popularity.Unlock()
 	}
-	return l.count == maxNotes
+}
+
+// read does what a lane's notes say. Nothing has changed since they were written:
+// who changes the shard reads them first.
+func (d *shard) read(l *lane) {
+	for _, n := range l.notes[:l.count] {
+		d.noted(n)
+	}
+	l.count = 0
 }
 
 // lock makes the caller alone in the shard.
@@ -54,11 +64,7 @@ func (d *shard) lock() {
 		d.lanes[i].mu.Lock()
 	}
 	for i := range d.lanes {
-		l := &d.lanes[i]
-		for _, n := range l.notes[:l.count] {
-			d.noted(n)
-		}
-		l.count = 0
+		d.read(&d.lanes[i])
 	}
 }
 
@@ -68,8 +74,7 @@ func (d *shard) unlock() {
 	}
 }
 
-// noted does what a note says. Nothing has changed since it was written: whoever
-// changes the shard reads the notes first.
+// noted does what a note says.
 func (d *shard) noted(n note) {
 	d.sketch.note(n.hash, d.stats.Entries)
 	if n.at == 0 {

@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 	"math/bits"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -108,22 +109,25 @@ func (g *segment) unpin() { g.pins.Add(^uint64(0)) }
 func (g *segment) end() uint64 { return uint64(g.at + g.slots) }
 
 type shard struct {
-	lanes    lanes
-	region   *region
-	memory   []byte
-	buckets  []uint64
-	sketch   sketch
-	segments []*segment // by index, nil for unused ones
-	unused   []uint32
-	window   queue
-	main     queue
-	spare    []*segment // empty ones, ready for use
-	retired  []*segment // pinned ones
-	budget   int64      // bytes for segments
-	used     int64      // bytes of segments, retired ones too
-	segment  int64      // usual size of a segment
-	stats    Stats
-	_        [64]byte
+	lanes   lanes
+	region  *region
+	memory  []byte
+	buckets []uint64
+	// popularity is held, with a lane of the shard's, while the sketch and the
+	// uses of entries are changed; who has locked the shard needs no more.
+	popularity sync.Mutex
+	sketch     sketch
+	segments   []*segment // by index, nil for unused ones
+	unused     []uint32
+	window     queue
+	main       queue
+	spare      []*segment // empty ones, ready for use
+	retired    []*segment // pinned ones
+	budget     int64      // bytes for segments
+	used       int64      // bytes of segments, retired ones too
+	segment    int64      // usual size of a segment
+	stats      Stats
+	_          [64]byte
 }
 
 // queue is segments in the order in which they were begun.
@@ -266,12 +270,10 @@ func (s *store) lookup(hash uint64, key []byte, now int64, asked bool) (e Entry,
 		}
 		d.pin(&e, at)
 	}
-	full := asked && l.add(hash, at)
-	l.leave()
-	if full {
-		d.lock()
-		d.unlock()
+	if asked {
+		d.note(l, hash, at)
 	}
+	l.leave()
 	return e, at != 0
 }
 
