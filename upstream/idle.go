@@ -12,7 +12,9 @@ import (
 // idle are the idle connections of an endpoint, in stacks: the one used last is
 // on top, so that surplus ones grow old and go. Each processor has a stack, and
 // looks at the others' before a connection is opened or closed for want of room:
-// so processors neither wait for each other nor pass on what their caches hold.
+// so processors neither wait for each other nor pass on what their caches hold. A
+// stack that somebody has locked comes last: he may have been taken off his
+// processor meanwhile.
 type idle struct {
 	stacks  []stack
 	most    int           // connections kept, in all stacks
@@ -54,17 +56,29 @@ func (l *idle) other(from, i int) *stack { return &l.stacks[(from+i)&(len(l.stac
 // pop takes the connection used last of the first stack that has one, nil when
 // there is none. With fresh, only one that has been idle for less than freshFor.
 func (l *idle) pop(fresh bool) *conn {
-	now, from := clock.Mono(), l.mine()
+	now, from, busy := clock.Mono(), l.mine(), false
 	for i := range l.stacks {
-		if c := l.other(from, i).pop(l, now, fresh); c != nil {
+		if s := l.other(from, i); !s.mu.TryLock() {
+			busy = true
+		} else if c := s.pop(l, now, fresh); c != nil {
+			return c
+		}
+	}
+	for i := range l.stacks {
+		if !busy {
+			break
+		}
+		s := l.other(from, i)
+		s.mu.Lock()
+		if c := s.pop(l, now, fresh); c != nil {
 			return c
 		}
 	}
 	return nil
 }
 
+// pop takes the connection on top. The stack is locked, and unlocked by this.
 func (s *stack) pop(l *idle, now int64, fresh bool) *conn {
-	s.mu.Lock()
 	top := len(s.conns) - 1
 	if top < 0 {
 		s.mu.Unlock()
@@ -93,20 +107,41 @@ func (s *stack) pop(l *idle, now int64, fresh bool) *conn {
 // push keeps the connection if there is room.
 func (l *idle) push(c *conn) bool {
 	c.since = clock.Mono()
-	from, room := l.mine(), l.most/len(l.stacks)
+	if !l.place(c) {
+		return false
+	}
+	if l.timeout > 0 && !l.swept.Load() {
+		l.sweepAt(clock.Mono() + int64(l.timeout))
+	}
+	return true
+}
+
+// place finds a stack for it.
+func (l *idle) place(c *conn) bool {
+	from, room, busy := l.mine(), l.most/len(l.stacks), false
 	for i := range l.stacks {
-		if l.other(from, i).push(l, c, room) {
-			if l.timeout > 0 && !l.swept.Load() {
-				l.sweepAt(clock.Mono() + int64(l.timeout))
-			}
+		if s := l.other(from, i); !s.mu.TryLock() {
+			busy = true
+		} else if s.push(l, c, room) {
+			return true
+		}
+	}
+	for i := range l.stacks {
+		if !busy {
+			break
+		}
+		s := l.other(from, i)
+		s.mu.Lock()
+		if s.push(l, c, room) {
 			return true
 		}
 	}
 	return false
 }
 
+// push puts the connection on top if there is room. The stack is locked, and
+// unlocked by this.
 func (s *stack) push(l *idle, c *conn, room int) bool {
-	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l.retired.Load() || len(s.conns) >= room {
 		return false
