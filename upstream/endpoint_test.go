@@ -22,6 +22,7 @@ func connected(t *testing.T, n int, o EndpointOptions) *Endpoint {
 	o.Network, o.Address, o.MaxIdle = server.Network, server.Address, 100
 	e := NewEndpoint(o)
 	e.idle.stacks = e.idle.stacks[:1] // so that their order is known
+	e.idle.stacks[0].room = o.MaxIdle
 	t.Cleanup(e.Retire)
 	for range n {
 		cn, outcome := new(Call).dial(e, time.Now())
@@ -113,7 +114,7 @@ func TestIdleConnectionsAreClosedInTime(t *testing.T) {
 func TestIdleConnectionsAreBounded(t *testing.T) {
 	e := connected(t, 3, EndpointOptions{})
 	c := taken(e, false)
-	e.idle.most = 2
+	e.idle.stacks[0].room = 2
 	e.put(c)
 	if open, idle := e.Stats(); open != 2 || idle != 2 {
 		t.Errorf("%d open, %d idle, want 2", open, idle)
@@ -125,7 +126,10 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 func TestIdleConnectionsOfAllProcessors(t *testing.T) {
 	e := connected(t, 5, EndpointOptions{IdleTimeout: time.Hour})
 	all := idleConns(e)
-	e.idle.stacks, e.idle.most = make([]stack, 4), 4
+	e.idle.stacks = make([]stack, 4)
+	for i := range e.idle.stacks {
+		e.idle.stacks[i].room = 1
+	}
 	kept := 0
 	for _, c := range all {
 		if e.idle.push(c) {
@@ -160,13 +164,39 @@ func TestIdleConnectionsOfAllProcessors(t *testing.T) {
 	}
 }
 
+// A stack that is locked comes last, but it is not forgotten.
+func TestLockedStackOfIdleConnections(t *testing.T) {
+	e := connected(t, 2, EndpointOptions{})
+	both := idleConns(e)
+	e.idle.stacks = []stack{{conns: both[:1:1], room: 1}, {conns: both[1:], room: 1}}
+	locked := &e.idle.stacks[processor.Current()&1]
+	locked.mu.Lock()
+	first := e.idle.pop(false)
+	if first == nil || first == locked.conns[0] {
+		t.Errorf("%p is taken, not the one of the free stack", first)
+	}
+	taken := make(chan *conn)
+	go func() { taken <- e.idle.pop(false) }()
+	locked.mu.Unlock()
+	if second := <-taken; second == nil || second == first {
+		t.Errorf("%p is taken, and not the one of the stack that was locked", second)
+	}
+}
+
 func TestSmallEndpointsHaveFewStacks(t *testing.T) {
 	defer func(n int) { processor.Count = n }(processor.Count)
 	processor.Count = 16
-	for most, want := range map[int]int{0: 1, 1: 1, 63: 1, 64: 2, 256: 8, 65536: 16} {
+	for most, want := range map[int]int{0: 1, 1: 1, 63: 1, 64: 2, 71: 2, 259: 8, 65536: 16} {
 		var l idle
 		if l.init(most, 0); len(l.stacks) != want {
 			t.Errorf("%d connections are kept in %d stacks, want %d", most, len(l.stacks), want)
+		}
+		room := 0
+		for i := range l.stacks {
+			room += l.stacks[i].room
+		}
+		if room != most {
+			t.Errorf("there is room for %d connections, want %d", room, most)
 		}
 	}
 }

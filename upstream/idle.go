@@ -17,7 +17,6 @@ import (
 // processor meanwhile.
 type idle struct {
 	stacks  []stack
-	most    int           // connections kept, in all stacks
 	timeout time.Duration // a connection is closed after this time; 0: never
 	retired atomic.Bool   // nothing is kept; read with a stack's lock
 
@@ -31,7 +30,8 @@ type idle struct {
 type stack struct {
 	mu    sync.Mutex // never held across I/O
 	conns []*conn
-	_     [96]byte // no line of the CPU's cache belongs to two stacks, nor a pair of lines
+	room  int      // connections kept at most; those of all stacks are what is allowed
+	_     [88]byte // no line of the CPU's cache belongs to two stacks, nor a pair of lines
 }
 
 // minStack is the least room of a stack: an endpoint that keeps few connections
@@ -39,115 +39,85 @@ type stack struct {
 const minStack = 32
 
 func (l *idle) init(most int, timeout time.Duration) {
-	l.most, l.timeout = most, timeout
+	l.timeout = timeout
 	n := processor.Count
 	for n > 1 && most/n < minStack {
 		n /= 2
 	}
 	l.stacks = make([]stack, n)
+	for i := range l.stacks {
+		l.stacks[i].room = (most + i) / n
+	}
 }
 
-// mine is the place of the processor's stack.
-func (l *idle) mine() int { return processor.Current() & (len(l.stacks) - 1) }
-
-// other is the i-th stack after that at from, itself being the first.
-func (l *idle) other(from, i int) *stack { return &l.stacks[(from+i)&(len(l.stacks)-1)] }
+// visit gives use one locked stack after the other, that of the caller's processor
+// first, until it reports that it is done. Those that somebody else has locked come
+// last.
+func (l *idle) visit(use func(*stack) (done bool)) {
+	from, passed := processor.Current(), false
+	for i := range l.stacks {
+		s := &l.stacks[(from+i)&(len(l.stacks)-1)]
+		if !s.mu.TryLock() {
+			passed = true
+			continue
+		}
+		done := use(s)
+		s.mu.Unlock()
+		if done {
+			return
+		}
+	}
+	for i := 0; passed && i < len(l.stacks); i++ {
+		s := &l.stacks[(from+i)&(len(l.stacks)-1)]
+		s.mu.Lock()
+		done := use(s)
+		s.mu.Unlock()
+		if done {
+			return
+		}
+	}
+}
 
 // pop takes the connection used last of the first stack that has one, nil when
 // there is none. With fresh, only one that has been idle for less than freshFor.
-func (l *idle) pop(fresh bool) *conn {
-	now, from, busy := clock.Mono(), l.mine(), false
-	for i := range l.stacks {
-		if s := l.other(from, i); !s.mu.TryLock() {
-			busy = true
-		} else if c := s.pop(l, now, fresh); c != nil {
-			return c
+func (l *idle) pop(fresh bool) (c *conn) {
+	now := clock.Mono()
+	var old []*conn
+	l.visit(func(s *stack) bool {
+		top := len(s.conns) - 1
+		if top < 0 {
+			return false
 		}
-	}
-	for i := range l.stacks {
-		if !busy {
-			break
+		age := time.Duration(now - s.conns[top].since)
+		switch {
+		case l.timeout > 0 && age >= l.timeout: // all others are older
+			old = append(old, s.conns...)
+			s.conns = nil
+		case !fresh || age < freshFor:
+			c = s.conns[top]
+			c.idled = age
+			s.conns[top] = nil
+			s.conns = s.conns[:top]
 		}
-		s := l.other(from, i)
-		s.mu.Lock()
-		if c := s.pop(l, now, fresh); c != nil {
-			return c
-		}
-	}
-	return nil
-}
-
-// pop takes the connection on top. The stack is locked, and unlocked by this.
-func (s *stack) pop(l *idle, now int64, fresh bool) *conn {
-	top := len(s.conns) - 1
-	if top < 0 {
-		s.mu.Unlock()
-		return nil
-	}
-	c := s.conns[top]
-	age := time.Duration(now - c.since)
-	if l.timeout > 0 && age >= l.timeout { // all others are older
-		old := s.conns
-		s.conns = nil
-		s.mu.Unlock()
-		closeAll(old)
-		return nil
-	}
-	if fresh && age >= freshFor {
-		s.mu.Unlock()
-		return nil
-	}
-	s.conns[top] = nil
-	s.conns = s.conns[:top]
-	s.mu.Unlock()
-	c.idled = age
+		return c != nil
+	})
+	closeAll(old)
 	return c
 }
 
 // push keeps the connection if there is room.
-func (l *idle) push(c *conn) bool {
+func (l *idle) push(c *conn) (kept bool) {
 	c.since = clock.Mono()
-	if !l.place(c) {
-		return false
-	}
-	if l.timeout > 0 && !l.swept.Load() {
+	l.visit(func(s *stack) bool {
+		if kept = !l.retired.Load() && len(s.conns) < s.room; kept {
+			s.conns = append(s.conns, c)
+		}
+		return kept
+	})
+	if kept && l.timeout > 0 && !l.swept.Load() {
 		l.sweepAt(clock.Mono() + int64(l.timeout))
 	}
-	return true
-}
-
-// place finds a stack for it.
-func (l *idle) place(c *conn) bool {
-	from, room, busy := l.mine(), l.most/len(l.stacks), false
-	for i := range l.stacks {
-		if s := l.other(from, i); !s.mu.TryLock() {
-			busy = true
-		} else if s.push(l, c, room) {
-			return true
-		}
-	}
-	for i := range l.stacks {
-		if !busy {
-			break
-		}
-		s := l.other(from, i)
-		s.mu.Lock()
-		if s.push(l, c, room) {
-			return true
-		}
-	}
-	return false
-}
-
-// push puts the connection on top if there is room. The stack is locked, and
-// unlocked by this.
-func (s *stack) push(l *idle, c *conn, room int) bool {
-	defer s.mu.Unlock()
-	if l.retired.Load() || len(s.conns) >= room {
-		return false
-	}
-	s.conns = append(s.conns, c)
-	return true
+	return kept
 }
 
 // count is how many there are.

@@ -25,14 +25,13 @@ func (l *load) expect() {
 }
 
 // now is the number. While others change what is counted apart, it may be off by
-// what they are doing, but it is never negative.
+// what they are doing, even below zero.
 func (l *load) now() int64 { return l.exact.Load() + l.others() }
 
 // others is the part of the number that is counted apart.
 func (l *load) others() int64 {
-	c := l.apart.Load()
-	if c == nil {
-		return 0
+	if c := l.apart.Load(); c != nil {
+		return int64(c.Value())
 	}
-	return max(int64(c.Value()), 0)
+	return 0
 }

@@ -75,7 +75,7 @@ func (s *Server) enter() bool {
 	}
 	for {
 		n := l.exact.Load()
-		if n+l.others() >= s.limit {
+		if n+max(l.others(), 0) >= s.limit {
 			return false
 		}
 		if l.exact.CompareAndSwap(n, n+1) {
@@ -152,7 +152,8 @@ func (s *Server) Done(r Result) {
 }
 
 // InFlight is the number of requests in flight to the address, those of other
-// pools included.
+// pools included. While requests come and go it may be off by them, even below
+// zero.
 func (s *Server) InFlight() int64 { return s.origin.load.now() }
 
 // Usable reports whether the server may be picked: not down, enabled, and not

@@ -91,7 +91,7 @@ func (s *Server) status() ServerStatus {
 		WeightSet:      s.tally.weight.Load() > 0,
 		Backup:         s.Backup,
 		MaxConnections: s.limit,
-		InFlight:       s.InFlight(),
+		InFlight:       max(s.InFlight(), 0),
 		Open:           open,
 		Idle:           idle,
 		Failures:       s.tally.failures(),
