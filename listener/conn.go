@@ -13,7 +13,6 @@ import (
 
 	"gateway/exchange"
 	"gateway/internal/clock"
-	"gateway/internal/nonblock"
 	"gateway/wire"
 )
 
@@ -80,7 +79,7 @@ func newConn(f *Front, o *settings) *Conn {
 
 // wrap makes the connection that of an accepted socket.
 func (c *Conn) wrap(s *Socket, raw net.Conn) {
-	c.socket, c.raw, c.steady.Conn, c.secure = s, raw, nonblock.Wrap(raw), s.address.Secure
+	c.socket, c.raw, c.steady.Conn, c.secure = s, raw, raw, s.address.Secure
 	c.peer, c.local = addrPort(raw.RemoteAddr()), addrPort(raw.LocalAddr())
 }
 

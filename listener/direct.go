@@ -3,13 +3,13 @@ package listener
 import (
 	"net"
 	"os"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"gateway/internal/clock"
 	"gateway/internal/nonblock"
+	"gateway/internal/poller"
 )
 
 // direct is the socket of a connection that a loop watches, as the writer of
@@ -90,7 +90,7 @@ func (d direct) SetWriteDeadline(time.Time) error { return nil }
 
 // rouse makes the connection the one that a loop has woken.
 func (c *Conn) rouse(s *sleeper) {
-	c.sleeper, c.socket, c.fd = s, s.socket, int(s.fd)
+	c.sleeper, c.socket, c.fd = s, s.socket, s.fd()
 	c.peer, c.local = s.peer, s.local
 	c.raw, c.steady.Conn, c.steady.direct = direct{c}, direct{c}, true
 	c.last, c.linger, c.answer.failed = false, false, false
@@ -98,35 +98,29 @@ func (c *Conn) rouse(s *sleeper) {
 }
 
 // promote makes a connection that a loop watches an ordinary one, which waits
-// for its client in the runtime's poller. There is no way into the poller for a
-// descriptor but through a copy of it. After an error the connection is dead.
+// for its client. After an error the connection is dead.
 func (c *Conn) promote() error {
 	s := c.sleeper
 	if s == nil {
 		return nil
 	}
 	s.loop.remove(s)
-	// The sweeper must neither ask about the old descriptor, whose number may
-	// soon be another's, nor believe an answer that it is about to get.
-	c.flight.shard.mu.Lock()
-	c.fd = -1
-	c.flight.number++
-	c.flight.shard.mu.Unlock()
-	raw, err := connOf(int(s.fd))
-	fd := -1
-	if err == nil {
-		fd = descriptor(raw)
-	} else {
+	raw, err := poller.New(s.fd(), net.TCPAddrFromAddrPort(c.local), net.TCPAddrFromAddrPort(c.peer))
+	c.sleeper, c.key = nil, s.key()
+	c.steady.direct, c.steady.armed, c.armed = false, 0, 0
+	if c.raw = raw; err != nil {
 		c.front.log.Warn("cannot wait for a client", "listener", s.socket.address.String(), "error", err)
 		dead, other := net.Pipe()
 		_, _ = dead.Close(), other.Close()
-		raw = dead
+		c.raw = dead
+		// The sweeper must neither ask about the old descriptor, whose number may
+		// soon be another's, nor believe an answer that it is about to get.
+		c.flight.shard.mu.Lock()
+		c.fd = -1
+		c.flight.number++
+		c.flight.shard.mu.Unlock()
 	}
-	c.flight.shard.mu.Lock()
-	c.fd = fd
-	c.flight.shard.mu.Unlock()
-	c.sleeper, c.raw, c.key = nil, raw, s.key()
-	c.steady.Conn, c.steady.direct, c.steady.armed, c.armed = nonblock.Wrap(raw), false, 0, 0
+	c.steady.Conn = c.raw
 	c.since, c.requests = clock.Coarse(), 0
 	if s.used {
 		c.requests = 1
@@ -136,12 +130,9 @@ func (c *Conn) promote() error {
 }
 
 // descriptor is that of a socket, -1 when it has none.
-func descriptor(raw net.Conn) (fd int) {
-	fd = -1
-	if sc, ok := raw.(syscall.Conn); ok {
-		if rc, err := sc.SyscallConn(); err == nil {
-			_ = rc.Control(func(n uintptr) { fd = int(n) })
-		}
+func descriptor(raw net.Conn) int {
+	if p, ok := raw.(*poller.Conn); ok {
+		return p.FD()
 	}
-	return fd
+	return -1
 }

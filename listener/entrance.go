@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/internal/clock"
+	"gateway/internal/poller"
 )
 
 // entrance accepts connections as descriptors, for loops to watch: what the
@@ -117,7 +118,7 @@ func (s *Socket) admit(fd int, peer netip.AddrPort) {
 		return
 	}
 	s.active.Add(1)
-	c := &sleeper{socket: s, fd: int32(fd), peer: peer, counts: key.IsValid()}
+	c := &sleeper{socket: s, place: poller.Place{FD: int32(fd)}, peer: peer, counts: key.IsValid()}
 	if s.local.IsValid() {
 		c.local = s.local
 	} else if a, err := unix.Getsockname(fd); err == nil {
@@ -131,10 +132,15 @@ func (s *Socket) admit(fd int, peer netip.AddrPort) {
 	}
 }
 
-// connOf makes a connection of the net package of a descriptor, which is closed
-// whatever happens: there is no way into the runtime's poller but through a copy.
-func connOf(fd int) (net.Conn, error) {
-	file := os.NewFile(uintptr(fd), "")
-	defer file.Close()
-	return net.FileConn(file)
+// connOf makes an ordinary connection's socket of a descriptor, which is closed
+// after an error.
+func connOf(fd int) (*poller.Conn, error) {
+	var local, peer netip.AddrPort
+	if a, err := unix.Getsockname(fd); err == nil {
+		local = endOf(a)
+	}
+	if a, err := unix.Getpeername(fd); err == nil {
+		peer = endOf(a)
+	}
+	return poller.New(fd, net.TCPAddrFromAddrPort(local), net.TCPAddrFromAddrPort(peer))
 }

@@ -21,7 +21,6 @@ package listener
 import (
 	"context"
 	"log/slog"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,6 +30,7 @@ import (
 	"gateway/exchange"
 	"gateway/internal/clock"
 	"gateway/internal/handover"
+	"gateway/internal/poller"
 	"gateway/wire"
 )
 
@@ -71,22 +71,16 @@ func New(h exchange.Handler, log *slog.Logger) *Front {
 	f.census.conns = make(map[*Conn]struct{})
 	f.census.clients = make(map[clientKey]int)
 	f.workers.front = f
-	for range loopCount() {
-		l, err := newLoop(f)
-		if err != nil {
-			log.Warn("connections cannot sleep without a goroutine each", "error", err)
-			break
-		}
-		f.loops = append(f.loops, l)
-		go l.run()
+	sets, err := poller.Sets()
+	if err != nil {
+		log.Warn("connections cannot sleep without a goroutine each", "error", err)
+	}
+	for _, set := range sets {
+		f.loops = append(f.loops, &loop{front: f, set: set})
 	}
 	go f.sweep()
 	return f
 }
-
-// loopCount is the number of loops: finding out who has something to say is a
-// fraction of the work that follows.
-func loopCount() int { return min((runtime.GOMAXPROCS(0)+3)/4, 16) }
 
 // Apply installs what the configuration says; it must be called before the
 // first Serve. maxConnections bounds the connections of all sockets together, 0
@@ -181,6 +175,7 @@ func (f *Front) Close() {
 	for _, l := range f.loops {
 		l.close()
 	}
+	f.cut()
 	f.workers.trim(1<<63 - 1)
 }
 

@@ -1,41 +1,29 @@
 package listener
 
 import (
-	"fmt"
 	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
-	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"gateway/internal/clock"
+	"gateway/internal/poller"
 )
 
-// loop watches connections that wait for a request, in an epoll set of its own:
-// such a connection holds no goroutine and no buffer. The set itself is watched
-// by the runtime's poller, so that no thread blocks for it. A loop only finds
-// out who has something to say; workers do the rest.
+// loop is a front's part of a set, in which connections wait for a request: such
+// a connection holds no goroutine and no buffer. A loop only finds out who has
+// something to say; workers do the rest.
 //
-// A connection enters the set once, edge-triggered, and leaves it when it is
-// closed or becomes an ordinary one (Conn.promote). What happens to it while a
-// worker has it is remembered in its state.
+// A connection enters the set once, and leaves it when it is closed or becomes an
+// ordinary one (Conn.promote). What happens to it while a worker has it is
+// remembered in its state.
 type loop struct {
 	front *Front
-	set   int      // descriptor of the epoll set
-	file  *os.File // the same, as the runtime's poller knows it
-	wait  syscall.RawConn
+	set   *poller.Set
 
-	events [128]unix.EpollEvent
-	woken  [128]*sleeper
-
-	mu     sync.Mutex // guards what follows, and that the set and what is in it are open
-	slots  []*sleeper // the set knows a connection by its place here
-	free   []int32    // places that are nil
-	turn   int32      // counts the connections that have entered
+	mu     sync.Mutex
 	closed bool
 }
 
@@ -48,11 +36,9 @@ type sleeper struct {
 	local  netip.AddrPort
 	since  atomic.Int64 // when it fell asleep, or began
 	state  atomic.Uint32
-	fd     int32
-	slot   int32
-	turn   int32 // tells this connection from earlier ones in the same place
-	used   bool  // a request has come; of whoever is awake with it
-	counts bool  // under max_connections_per_ip
+	place  poller.Place
+	used   bool // a request has come; of whoever is awake with it
+	counts bool // under max_connections_per_ip
 }
 
 // The bits of a sleeper's state. Whoever sets awake owns the connection.
@@ -63,64 +49,14 @@ const (
 	gone                      // nobody's any more
 )
 
-func newLoop(f *Front) (*loop, error) {
-	set, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
-	if err != nil {
-		return nil, os.NewSyscallError("epoll_create1", err)
-	}
-	if err := unix.SetNonblock(set, true); err != nil { // for os.NewFile
-		_ = unix.Close(set)
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	l := &loop{front: f, set: set, file: os.NewFile(uintptr(set), "epoll")}
-	if l.wait, err = l.file.SyscallConn(); err == nil {
-		// Only what the runtime's poller watches has deadlines.
-		if err = l.file.SetReadDeadline(time.Time{}); err == nil {
-			return l, nil
-		}
-	}
-	_ = l.file.Close()
-	return nil, fmt.Errorf("poll the connections: %w", err)
-}
+// fd is the connection's descriptor.
+func (s *sleeper) fd() int { return int(s.place.FD) }
 
-// run is the loop's goroutine. All of it happens in one callback: its first
-// look forgets what the poller has reported, and from then on each time that it
-// returns false it waits for the next report.
-func (l *loop) run() {
-	_ = l.wait.Read(func(uintptr) bool {
-		for {
-			n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.set), uintptr(unsafe.Pointer(&l.events)), uintptr(len(l.events)), 0, 0, 0)
-			if errno == unix.EINTR {
-				continue
-			}
-			if errno != 0 || n == 0 {
-				return false
-			}
-			l.wake(l.events[:n])
-			if int(n) < len(l.events) {
-				return false // the set is empty: what comes now is reported
-			}
-		}
-	})
-}
-
-// wake gives connections that have something to say to workers.
-func (l *loop) wake(events []unix.EpollEvent) {
-	woken := l.woken[:0]
-	l.mu.Lock()
-	for i := range events {
-		// The place may have been given away since the set was asked.
-		s := l.slots[events[i].Fd]
-		if s == nil || s.turn != events[i].Pad {
-			continue
-		}
-		if s.call(events[i].Events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0) {
-			woken = append(woken, s)
-		}
+// Tell gives a connection that has something to say to a worker.
+func (s *sleeper) Tell(e poller.Events) {
+	if s.call(e&poller.Ended != 0) {
+		s.loop.front.workers.dispatch(s)
 	}
-	l.mu.Unlock()
-	l.front.workers.dispatch(woken...)
-	clear(woken)
 }
 
 // add puts a connection into the set, asleep.
@@ -130,60 +66,32 @@ func (l *loop) add(s *sleeper) error {
 	if l.closed {
 		return os.ErrClosed
 	}
-	if n := len(l.free); n > 0 {
-		s.slot, l.free = l.free[n-1], l.free[:n-1]
-		l.slots[s.slot] = s
-	} else {
-		s.slot = int32(len(l.slots))
-		l.slots = append(l.slots, s)
-	}
-	l.turn++
-	s.loop, s.turn = l, l.turn
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLET, Fd: s.slot, Pad: s.turn}
-	if err := unix.EpollCtl(l.set, unix.EPOLL_CTL_ADD, int(s.fd), &event); err != nil {
-		l.leave(s)
-		return os.NewSyscallError("epoll_ctl", err)
-	}
-	return nil
-}
-
-// leave frees the place of a connection. mu is held.
-func (l *loop) leave(s *sleeper) {
-	s.state.Or(gone)
-	l.slots[s.slot] = nil
-	l.free = append(l.free, s.slot)
+	s.loop = l
+	return l.set.Add(s, &s.place)
 }
 
 // remove takes a connection out of the set. Its owner calls it, once.
 func (l *loop) remove(s *sleeper) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.closed {
-		_ = unix.EpollCtl(l.set, unix.EPOLL_CTL_DEL, int(s.fd), nil)
-	}
-	l.leave(s)
+	s.state.Or(gone)
+	l.set.Remove(&s.place)
 }
 
-// shut closes a connection. Its owner calls it, once; no lock may be held.
-func (l *loop) shut(s *sleeper) {
-	l.mu.Lock()
-	_ = unix.Close(int(s.fd)) // takes it out of the set too
-	l.leave(s)
-	l.mu.Unlock()
+// each calls f with each connection of the loop. It may not wait.
+func (l *loop) each(f func(*sleeper)) {
+	l.set.Each(func(w poller.Watched) {
+		if s, ok := w.(*sleeper); ok && s.loop == l {
+			f(s)
+		}
+	})
 }
 
 // expired takes the connections that have slept since before the given times:
 // unused for those that no request has come from yet, used for the others. They
 // are the caller's then.
 func (l *loop) expired(unused, used int64, list []*sleeper) []*sleeper {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range l.slots {
-		if s == nil {
-			continue
-		}
+	l.each(func(s *sleeper) {
 		if since := s.since.Load(); since > unused && since > used || !s.state.CompareAndSwap(0, awake) {
-			continue
+			return
 		}
 		limit := used
 		if !s.used {
@@ -194,7 +102,7 @@ func (l *loop) expired(unused, used int64, list []*sleeper) []*sleeper {
 		} else if !s.state.CompareAndSwap(awake, 0) {
 			l.front.workers.dispatch(s) // it was called meanwhile
 		}
-	}
+	})
 	return list
 }
 
@@ -202,7 +110,7 @@ func (l *loop) expired(unused, used int64, list []*sleeper) []*sleeper {
 // One that has something to say is served instead.
 func (l *loop) retire(unused, used int64) {
 	for _, s := range l.expired(unused, used, nil) {
-		if peek(int(s.fd)) {
+		if peek(s.fd()) {
 			l.front.workers.dispatch(s)
 		} else {
 			s.end()
@@ -216,26 +124,20 @@ func (l *loop) cut() {
 	for _, s := range l.expired(1<<62, 1<<62, nil) {
 		s.end()
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range l.slots {
-		if s != nil {
-			_ = unix.Shutdown(int(s.fd), unix.SHUT_RDWR)
-		}
-	}
+	l.each(func(s *sleeper) { _ = unix.Shutdown(s.fd(), unix.SHUT_RDWR) })
 }
 
-// close ends the loop. What is left in it is leaked: there must be nothing.
+// close ends the loop: no connection enters it any more.
 func (l *loop) close() {
 	l.mu.Lock()
 	l.closed = true
 	l.mu.Unlock()
-	_ = l.file.Close()
 }
 
 // end closes the connection and counts it out. Its owner calls it, once.
 func (s *sleeper) end() {
-	s.loop.shut(s)
+	s.state.Or(gone)
+	s.loop.set.Close(&s.place)
 	s.socket.active.Add(-1)
 	s.socket.front.census.leave(s.key())
 }

@@ -8,9 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"gateway/exchange"
+	"gateway/internal/poller"
 )
 
 // plain are options with the plain front, whatever the environment says.
@@ -23,13 +22,11 @@ func plain() Options {
 // asleep is the number of connections that loops watch.
 func (f *Front) asleep() (n int) {
 	for _, l := range f.loops {
-		l.mu.Lock()
-		for _, s := range l.slots {
-			if s != nil && s.state.Load() == 0 {
+		l.each(func(s *sleeper) {
+			if s.state.Load() == 0 {
 				n++
 			}
-		}
-		l.mu.Unlock()
+		})
 	}
 	return n
 }
@@ -227,30 +224,17 @@ func TestPanicAfterAConnectionBecameOrdinaryEndsIt(t *testing.T) {
 	}
 }
 
-// What the set has said of a connection that has gone meanwhile must not be
-// taken for news of the next one in its place, least of all its end.
-func TestEventOfAnEarlierConnectionWakesNobody(t *testing.T) {
+// Even news of an end that there is not lets a connection sleep again.
+func TestConnectionWokenForNothingSleepsAgain(t *testing.T) {
 	f, s := start(t, plain(), echo)
 	c := dial(t, s)
 	c.get("/")
 	within(t, "it sleeps", func() bool { return f.asleep() == 1 })
-	l := &loop{front: f} // its double: what a loop's goroutine uses is its alone
 	var asleep *sleeper
-	for _, real := range f.loops {
-		real.mu.Lock()
-		for _, s := range real.slots {
-			if s != nil {
-				l.slots, asleep = append([]*sleeper(nil), real.slots...), s
-			}
-		}
-		real.mu.Unlock()
+	for _, l := range f.loops {
+		l.each(func(s *sleeper) { asleep = s })
 	}
-	l.wake([]unix.EpollEvent{{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: asleep.slot, Pad: asleep.turn - 1}})
-	if n := asleep.state.Load(); n != 0 {
-		t.Errorf("the connection was woken: state %b", n)
-	}
-	// Even news of an end that there is not lets it sleep again.
-	l.wake([]unix.EpollEvent{{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: asleep.slot, Pad: asleep.turn}})
+	asleep.Tell(poller.Stirred | poller.Ended)
 	within(t, "it sleeps again", func() bool { return asleep.state.Load() == 0 })
 	if got := c.get("/"); got.StatusCode != 200 {
 		t.Errorf("got %d", got.StatusCode)
@@ -321,15 +305,17 @@ func TestQueueOfWorkersKeepsItsOrder(t *testing.T) {
 	given, taken := int32(0), int32(0)
 	for round := range 200 {
 		for range round % 7 {
-			p.dispatch(&sleeper{fd: given}, &sleeper{fd: given + 1})
-			given += 2
+			for range 2 {
+				p.dispatch(&sleeper{place: poller.Place{FD: given}})
+				given++
+			}
 		}
 		for range round % 11 {
 			if taken == given {
 				break
 			}
 			s := p.next(w, false)
-			if s == nil || s.fd != taken {
+			if s == nil || s.place.FD != taken {
 				t.Fatalf("got %v, want %d", s, taken)
 			}
 			taken++
@@ -341,7 +327,7 @@ func TestQueueOfWorkersKeepsItsOrder(t *testing.T) {
 		}
 	}
 	for ; taken < given; taken++ {
-		if s := p.next(w, false); s == nil || s.fd != taken {
+		if s := p.next(w, false); s == nil || s.place.FD != taken {
 			t.Fatalf("got %v, want %d", s, taken)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/internal/handover"
+	"gateway/internal/poller"
 )
 
 // Socket listens on one address. It belongs to a Front and outlives
@@ -257,7 +258,9 @@ func (s *Socket) acceptOne() error {
 	}
 	raw, err := s.listener.Accept()
 	if err == nil {
-		s.begin(raw)
+		if raw, err = poller.Adopt(raw); err == nil {
+			s.begin(raw)
+		}
 	}
 	return err
 }

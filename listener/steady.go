@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/internal/clock"
-	"gateway/internal/nonblock"
+	"gateway/internal/poller"
 )
 
 // steady is a socket whose writes are patient with clients that read slowly and
@@ -63,7 +63,7 @@ func (s *steady) writev(v *net.Buffers) error {
 
 // writeOnce writes pieces until the deadline.
 func (s *steady) writeOnce(v *net.Buffers) (int64, error) {
-	if c, ok := s.Conn.(*nonblock.Conn); ok {
+	if c, ok := s.Conn.(*poller.Conn); ok {
 		return c.WriteBuffers(v)
 	}
 	return v.WriteTo(s.Conn)

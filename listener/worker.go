@@ -42,16 +42,16 @@ type worker struct {
 // workerRest is how long a worker without work is kept.
 const workerRest = int64(sweepInterval) * 8
 
-// dispatch gives connections that have something to say to workers. It never
+// dispatch gives a connection that has something to say to a worker. It never
 // waits.
-func (p *workers) dispatch(list ...*sleeper) {
+func (p *workers) dispatch(s *sleeper) {
 	p.mu.Lock()
-	if p.first > 0 && len(p.queue)+len(list) > cap(p.queue) {
+	if p.first > 0 && len(p.queue) == cap(p.queue) {
 		n := copy(p.queue, p.queue[p.first:])
 		clear(p.queue[n:])
 		p.queue, p.first = p.queue[:n], 0
 	}
-	p.queue = append(p.queue, list...)
+	p.queue = append(p.queue, s)
 	w := p.summon()
 	p.mu.Unlock()
 	w.call()
@@ -159,7 +159,7 @@ func (w *worker) serve(s *sleeper) (ok bool) {
 	for {
 		b := w.mem.b[:cap(w.mem.b)]
 		hung := s.state.Load()&hungup != 0
-		n, errno := nonblock.Read(int(s.fd), b)
+		n, errno := nonblock.Read(s.fd(), b)
 		switch {
 		case errno == unix.EINTR:
 			continue

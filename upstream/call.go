@@ -43,13 +43,10 @@ type Call struct {
 
 	sent      atomic.Bool // an upload sets it from its own goroutine
 	reused    bool
-	aged      bool      // the connection had been idle for freshFor at least
-	began     bool      // a byte of a response has arrived
-	spoiled   bool      // the connection can't be used again, whatever the response says
-	armed     bool      // the read deadline that stands suits the next read
-	spot      [1]byte   // memory for a look at the connection
-	until     time.Time // the deadline that attach was asked for; the connection may have an earlier one
-	turn      turn
+	aged      bool // the connection had been idle for freshFor at least
+	began     bool // a byte of a response has arrived
+	spoiled   bool // the connection can't be used again, whatever the response says
+	armed     bool // the read deadline that stands suits the next read
 	fault     wire.Fault
 	cause     error
 	uploadErr error
@@ -157,7 +154,7 @@ func (c *Call) Do(e *Endpoint) Outcome {
 	}
 	c.ready = false
 	c.sent.Store(false)
-	c.reused, c.aged, c.began, c.spoiled, c.armed, c.turn.ahead = false, false, false, false, false, false
+	c.reused, c.aged, c.began, c.spoiled, c.armed = false, false, false, false, false
 	c.fault, c.cause, c.uploadErr = wire.NoFault, nil, nil
 	c.Response.Reset()
 	outcome := c.attempt(e)
@@ -175,78 +172,50 @@ func (c *Call) attempt(e *Endpoint) Outcome {
 	if !c.Deadline.IsZero() && !start.Before(c.Deadline) {
 		return DeadlinePassed
 	}
-	streamed := c.Upload != nil || len(c.Body) > maxInline
-	for {
-		cn, unseen := e.take(c.Fresh, streamed)
-		if c.reused, c.aged = cn != nil, cn != nil && cn.idled >= freshFor; !c.reused {
-			var outcome Outcome
-			if cn, outcome = c.dial(e, start); outcome != OK {
-				return outcome
-			}
-			start = time.Now()
-		}
-		if streamed {
-			if !c.attach(cn, c.Deadline, time.Time{}) {
-				return Cancelled
-			}
-			c.startUpload()
-			return c.receive(e)
-		}
-		if !c.attach(cn, c.within(c.limit(start, c.FirstByteTimeout)), start) {
-			return Cancelled
-		}
-		stirred, outcome := c.send(start, unseen)
-		if stirred {
-			c.part()
-			continue
-		}
-		if outcome != OK {
+	cn := e.take(c.Fresh)
+	if c.reused, c.aged = cn != nil, cn != nil && cn.idled >= freshFor; !c.reused {
+		var outcome Outcome
+		if cn, outcome = c.dial(e, start); outcome != OK {
 			return outcome
 		}
+		start = time.Now()
+	}
+	if c.Upload != nil || len(c.Body) > maxInline {
+		if !c.attach(cn, c.Deadline) {
+			return Cancelled
+		}
+		c.startUpload()
 		return c.receive(e)
 	}
+	if !c.attach(cn, c.within(c.limit(start, c.FirstByteTimeout))) {
+		return Cancelled
+	}
+	if outcome := c.send(start); outcome != OK {
+		return outcome
+	}
+	return c.receive(e)
 }
 
 // attach makes the connection the call's own, within reach of Cancel, and
-// sets its deadline for both directions. Given the time, it may leave an
-// earlier deadline, which tooEarly then corrects.
-func (c *Call) attach(cn *conn, deadline, now time.Time) bool {
+// sets its deadline for both directions.
+func (c *Call) attach(cn *conn, deadline time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.cancelled {
 		cn.abort()
 		return false
 	}
-	c.conn, c.armed, c.until = cn, true, deadline
-	if now.IsZero() || !cn.suits(deadline, now) {
-		// This also replaces whatever the connection's last use has left.
-		_ = cn.SetDeadline(deadline)
-		if cn.limit = deadline; now.IsZero() {
-			cn.limit = time.Time{} // an upload moves it
-		}
-	}
+	c.conn, c.armed = cn, true
+	_ = cn.SetDeadline(deadline) // this also replaces whatever the connection's last use has left
 	return true
 }
 
-// part closes a connection that can't be used, before anything was sent on it.
-func (c *Call) part() {
-	c.mu.Lock()
-	cn := c.conn
-	c.conn = nil
-	c.mu.Unlock()
-	cn.close()
-}
-
-// send writes head and body in one piece. On a connection that is unseen, it
-// finds out first whether something stirs there that nobody has asked for: then
-// nothing was sent. Else it receives the first bytes of the response too.
-func (c *Call) send(start time.Time, unseen bool) (stirred bool, o Outcome) {
+// send writes head and body in one piece.
+func (c *Call) send(start time.Time) Outcome {
 	if c.FirstByteTimeout <= 0 && c.BetweenTimeout > 0 {
 		// The deadline that attach has set does not bound the write.
 		c.mu.Lock()
 		if !c.cancelled {
-			c.conn.limit = time.Time{}
-			_ = c.conn.SetDeadline(c.until)
 			_ = c.conn.SetWriteDeadline(c.limit(start, c.BetweenTimeout))
 		}
 		c.mu.Unlock()
@@ -262,36 +231,20 @@ func (c *Call) send(start time.Time, unseen bool) (stirred bool, o Outcome) {
 		}
 		copy(data[copy(data, c.Head):], c.Body)
 	}
-	var err error
-	if unseen {
-		stirred, err = c.converse(data)
-	} else {
-		err = c.sendAll(data)
-	}
+	_, touched, err := c.conn.write(data)
 	joined.release()
+	if touched {
+		c.sent.Store(true)
+	}
 	if err != nil {
 		c.spoiled = true
 		if !hungUp(err) {
-			return false, c.failed(err)
+			return c.failed(err)
 		}
 		// The origin closed. It may have answered before (408, 413, 503), and
 		// reading can't block now.
 	}
-	return stirred, OK
-}
-
-// sendAll writes to the connection, and waits where it has to.
-func (c *Call) sendAll(data []byte) error {
-	for {
-		n, touched, err := c.conn.write(data)
-		if touched {
-			c.sent.Store(true)
-		}
-		if err == nil || !errors.Is(err, os.ErrDeadlineExceeded) || !c.tooEarly() {
-			return err
-		}
-		data = data[n:]
-	}
+	return OK
 }
 
 // limit is the earlier one of the exchange's deadline and from plus d; zero
@@ -319,20 +272,25 @@ func (c *Call) deadlinePassed() bool {
 	return !c.Deadline.IsZero() && !time.Now().Before(c.Deadline)
 }
 
-// read is the one place where a call waits for its origin.
+// await waits for the origin's next bytes before there is memory for them.
+func (c *Call) await() error {
+	if !c.armed {
+		if err := c.arm(); err != nil {
+			return err
+		}
+		c.armed = true
+	}
+	return c.conn.await()
+}
+
+// read is the one place where a call gets something from its origin.
 func (c *Call) read(p []byte) (int, error) {
 	if c.armed {
 		c.armed = false
 	} else if err := c.arm(); err != nil {
 		return 0, err
 	}
-	var n int
-	var err error
-	if c.turn.ahead { // p is what it has filled
-		n, err = c.turn.firstRead()
-	} else if n, err = c.conn.Read(p); n == 0 && errors.Is(err, os.ErrDeadlineExceeded) && c.tooEarly() {
-		n, err = c.conn.Read(p)
-	}
+	n, err := c.conn.Read(p)
 	if n > 0 && c.waiting {
 		c.began = true
 		c.mu.Lock()
@@ -357,7 +315,6 @@ func (c *Call) arm() error {
 	} else if u == nil || u.over {
 		deadline = c.responseLimit()
 	}
-	c.conn.limit = time.Time{}
 	return c.conn.SetReadDeadline(deadline)
 }
 

@@ -3,10 +3,9 @@ package upstream
 import (
 	"crypto/tls"
 	"net"
-	"syscall"
 	"time"
 
-	"gateway/internal/nonblock"
+	"gateway/internal/poller"
 )
 
 // conn is a connection to an origin. It belongs to one call at a time, or to
@@ -18,23 +17,15 @@ type conn struct {
 	endpoint *Endpoint
 	since    int64         // clock.Mono when it became idle
 	idled    time.Duration // how long it was idle before it was taken last
-	limit    time.Time     // deadline of both directions, if none has been set since; zero when unknown
 
-	raw     syscall.RawConn  // the socket's descriptor; nil when it has none (tests)
-	look    func(fd uintptr) // method value of peek, bound once so that a look allocates nothing
-	silence bool             // result of peek
-	spot    [1]byte          // memory for peek
+	watched *poller.Conn // the socket; nil when it has no descriptor (tests)
 
 	_ [64]byte // what one processor's connections change is in no line of another's
 }
 
 func newConn(e *Endpoint, socket net.Conn) *conn {
-	socket = nonblock.Wrap(socket)
 	c := &conn{Conn: socket, socket: socket, endpoint: e}
-	c.look = c.peek
-	if s, ok := socket.(syscall.Conn); ok {
-		c.raw, _ = s.SyscallConn()
-	}
+	c.watched, _ = socket.(*poller.Conn)
 	e.open.Add(1)
 	return c
 }
@@ -79,30 +70,30 @@ func (c *conn) write(p []byte) (n int, touched bool, err error) {
 	return n, c.records.wrote.Load(), err
 }
 
-// direct reports whether the socket's descriptor is all that there is.
-func (c *conn) direct() bool { return c.records == nil && c.raw != nil }
-
-// suits reports whether the deadline that an earlier use has left can stay: it
-// is not later than the right one, and so far away that most calls will not
-// meet it. Setting one takes a tenth of a microsecond or two, in timers that
-// all processors share; with this it is rare.
-func (c *conn) suits(deadline, now time.Time) bool {
-	return c.direct() && !c.limit.IsZero() && !deadline.IsZero() &&
-		!c.limit.After(deadline) && 2*c.limit.Sub(now) > deadline.Sub(now)
-}
-
-// quiet reports whether nothing lies in the socket to be read, neither bytes
-// nor its end: one system call that does not wait, about 0.4 µs.
-func (c *conn) quiet() bool {
-	if c.raw == nil {
-		return true
+// await waits until the origin has something to say, with no memory for it.
+func (c *conn) await() error {
+	if c.watched == nil {
+		return nil
 	}
-	c.silence = false
-	// Control, not Read: deadlines left over from the last use don't matter.
-	return c.raw.Control(c.look) == nil && c.silence
+	return c.watched.AwaitRead()
 }
 
-func (c *conn) peek(fd uintptr) { c.silence = nonblock.Silent(int(fd), &c.spot) }
+// seen reports whether the connection has been looked at since it became idle, so
+// that quiet costs nothing.
+func (c *conn) seen() bool { return c.watched == nil || c.watched.Told() >= c.since }
+
+// quiet reports whether nothing lies in the socket to be read, neither bytes nor
+// its end: as of a moment since it became idle, or as of now if that is asked for
+// or nothing else is known, with a system call.
+func (c *conn) quiet(now bool) bool {
+	switch {
+	case c.watched == nil:
+		return true
+	case now || !c.seen() || c.watched.Stirred():
+		return c.watched.Silent()
+	}
+	return true
+}
 
 // drained reports whether nothing of what was received is left between the
 // socket and the reader: TLS reads ahead.

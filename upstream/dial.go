@@ -8,6 +8,8 @@ import (
 	"os"
 	"syscall"
 	"time"
+
+	"gateway/internal/poller"
 )
 
 // clientTLS completes a TLS configuration for an origin.
@@ -71,6 +73,9 @@ func (c *Call) dial(e *Endpoint, start time.Time) (*conn, Outcome) {
 func (e *Endpoint) connect(ctx context.Context) (*conn, error) {
 	socket, err := e.dial(ctx, e.network, e.address)
 	if err != nil {
+		return nil, err
+	}
+	if socket, err = poller.Adopt(socket); err != nil {
 		return nil, err
 	}
 	cn := newConn(e, socket)

@@ -51,6 +51,10 @@ const (
 // request that can't be repeated, and not to be closed because it was idle.
 const freshFor = time.Second
 
+// recent is how long a connection may have been idle to need no further look for
+// a request that can't be repeated: no origin gives it up so soon.
+const recent = 10 * time.Millisecond
+
 // NewEndpoint is an endpoint without connections. Nothing is resolved or
 // dialled before the first call.
 func NewEndpoint(o EndpointOptions) *Endpoint {
@@ -111,25 +115,18 @@ func (e *Endpoint) Keep(on bool) { e.idle.keep(on) }
 
 // take is an idle connection that was used lately and has nothing to read, nil
 // when there is none. With fresh, only one that has been idle for less than
-// freshFor.
+// freshFor, and that is looked at in this moment if it was idle for more than a
+// moment.
 //
-// The look at each connection can't be left out: what an origin sends
-// unasked, after the end of a response, lies in the socket and would be read
-// as the answer to the next request, which may be another client's. It also
-// finds connections that the origin closed in the meantime.
-//
-// unseen says that the look is left to the caller, which can make it cheaper;
-// with look it never is.
-func (e *Endpoint) take(fresh, look bool) (c *conn, unseen bool) {
+// What an origin sends unasked, after the end of a response, lies in the socket
+// and would be read as the answer to the next request, which may be another
+// client's. So no connection is used again without a look at it after its last
+// response. It also finds connections that the origin has closed.
+func (e *Endpoint) take(fresh bool) *conn {
 	for {
 		c := e.idle.pop(fresh)
-		switch {
-		case c == nil:
-			return nil, false
-		case !look && c.direct():
-			return c, true
-		case c.quiet():
-			return c, false
+		if c == nil || c.quiet(fresh && c.idled >= recent) {
+			return c
 		}
 		c.close()
 	}

@@ -2,15 +2,18 @@ package upstream
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"gateway/internal/clock"
 	"gateway/internal/mallocs"
 	fake "gateway/internal/origin"
+	"gateway/internal/poller"
 	"gateway/internal/processor"
 	"gateway/wire"
 )
@@ -31,17 +34,41 @@ func connected(t *testing.T, n int, o EndpointOptions) *Endpoint {
 		}
 		e.put(cn)
 	}
+	look(t)
 	return e
+}
+
+// look has all idle connections looked at.
+func look(t *testing.T) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fds[1])
+	c, err := poller.New(fds[0], nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	now := clock.Mono()
+	for end := time.Now().Add(10 * time.Second); c.Told() < now; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("nobody looks")
+		}
+		unix.Write(fds[1], []byte("x"))
+	}
 }
 
 func TestNewestIdleConnectionIsTaken(t *testing.T) {
 	e := connected(t, 3, EndpointOptions{})
 	a, b, c := e.idle.stacks[0].conns[0], e.idle.stacks[0].conns[1], e.idle.stacks[0].conns[2]
-	if taken(e, false) != c || taken(e, false) != b {
+	if e.take(false) != c || e.take(false) != b {
 		t.Error("not the newest first")
 	}
 	e.put(c)
-	if taken(e, false) != c || taken(e, false) != a || taken(e, false) != nil {
+	look(t)
+	if e.take(false) != c || e.take(false) != a || e.take(false) != nil {
 		t.Error("order is wrong after a return")
 	}
 }
@@ -52,21 +79,21 @@ func TestFreshTakesNoOldConnection(t *testing.T) {
 	for _, c := range e.idle.stacks[0].conns {
 		c.since -= int64(2 * freshFor)
 	}
-	if taken(e, true) != nil {
+	if e.take(true) != nil {
 		t.Error("an old connection is fresh")
 	}
 	young.since += int64(2 * freshFor)
-	if taken(e, true) != young {
+	if e.take(true) != young {
 		t.Error("a young connection is not fresh")
 	}
-	if taken(e, true) != nil || taken(e, false) == nil {
+	if e.take(true) != nil || e.take(false) == nil {
 		t.Error("the old connection is not there for others")
 	}
 }
 
 func TestConnectionsAreKeptAgain(t *testing.T) {
 	e := connected(t, 2, EndpointOptions{IdleTimeout: time.Hour})
-	c := taken(e, false)
+	c := e.take(false)
 	e.Retire()
 	e.put(c)
 	if open, idle := e.Stats(); open != 0 || idle != 0 {
@@ -93,7 +120,7 @@ func TestIdleConnectionsAreClosedInTime(t *testing.T) {
 	}
 	e.idle.stacks[0].conns[0].since -= int64(2 * time.Hour)
 	e.idle.stacks[0].conns[1].since -= int64(2 * time.Hour)
-	if taken(e, false) != nil {
+	if e.take(false) != nil {
 		t.Error("a connection was taken after its time")
 	}
 	if open, idle := e.Stats(); open != 0 || idle != 0 {
@@ -113,7 +140,7 @@ func TestIdleConnectionsAreClosedInTime(t *testing.T) {
 
 func TestIdleConnectionsAreBounded(t *testing.T) {
 	e := connected(t, 3, EndpointOptions{})
-	c := taken(e, false)
+	c := e.take(false)
 	e.idle.stacks[0].room = 2
 	e.put(c)
 	if open, idle := e.Stats(); open != 2 || idle != 2 {
@@ -164,6 +191,38 @@ func TestIdleConnectionsOfAllProcessors(t *testing.T) {
 	}
 }
 
+// A connection that nobody has looked at since its last response waits for that,
+// as long as there is another that was used about then.
+func TestConnectionThatWasSeenComesFirst(t *testing.T) {
+	e := connected(t, 3, EndpointOptions{})
+	a, b, c := e.idle.stacks[0].conns[0], e.idle.stacks[0].conns[1], e.idle.stacks[0].conns[2]
+	b.since, c.since = 1<<62, 1<<62 // that long nobody will look
+	if got := e.take(false); got != a {
+		t.Errorf("%p is taken, not the one that was seen", got)
+	}
+	if got := e.take(false); got != c {
+		t.Errorf("%p is taken, not the one used last of those that nobody has looked at", got)
+	}
+	if got := e.take(false); got != b || e.take(false) != nil {
+		t.Errorf("%p is taken", got)
+	}
+	for _, c := range []*conn{a, b, c} {
+		e.put(c)
+	}
+	look(t)
+	c.since = 1 << 62
+	if got := e.take(false); got != b {
+		t.Errorf("%p is taken, not the last one that was seen", got)
+	}
+	a.since -= int64(2 * unseen)
+	if got := e.take(false); got != c {
+		t.Errorf("%p is taken, which was used long ago", got)
+	}
+	if len(e.idle.stacks[0].conns) != 1 || e.idle.stacks[0].conns[0] != a {
+		t.Error("the other one is not there any more")
+	}
+}
+
 // A stack that is locked comes last, but it is not forgotten.
 func TestLockedStackOfIdleConnections(t *testing.T) {
 	e := connected(t, 2, EndpointOptions{})
@@ -203,7 +262,7 @@ func TestSmallEndpointsHaveFewStacks(t *testing.T) {
 
 func TestRetiredEndpointKeepsNothing(t *testing.T) {
 	e := connected(t, 3, EndpointOptions{IdleTimeout: time.Minute})
-	c := taken(e, false)
+	c := e.take(false)
 	e.Retire()
 	if open, idle := e.Stats(); open != 1 || idle != 0 {
 		t.Errorf("%d open, %d idle", open, idle)
@@ -311,27 +370,4 @@ func BenchmarkGet(b *testing.B) {
 		}
 		c.End()
 	}
-}
-
-// The look before each reuse is worth its price; this is the price.
-func BenchmarkLook(b *testing.B) {
-	server := fake.StartFast(b, fake.OK("hello"))
-	e := NewEndpoint(EndpointOptions{Network: server.Network, Address: server.Address})
-	socket, err := net.Dial(server.Network, server.Address)
-	if err != nil {
-		b.Fatal(err)
-	}
-	c := newConn(e, socket)
-	defer c.close()
-	for b.Loop() {
-		if !c.quiet() {
-			b.Fatal(fmt.Errorf("not quiet"))
-		}
-	}
-}
-
-// taken is a connection that was looked at.
-func taken(e *Endpoint, fresh bool) *conn {
-	c, _ := e.take(fresh, true)
-	return c
 }

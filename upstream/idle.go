@@ -80,6 +80,8 @@ func (l *idle) visit(use func(*stack) (done bool)) {
 
 // pop takes the connection used last of the first stack that has one, nil when
 // there is none. With fresh, only one that has been idle for less than freshFor.
+// One that has been seen since comes before those that have not, as long as it is
+// not much older.
 func (l *idle) pop(fresh bool) (c *conn) {
 	now := clock.Mono()
 	var old []*conn
@@ -94,14 +96,43 @@ func (l *idle) pop(fresh bool) (c *conn) {
 			old = append(old, s.conns...)
 			s.conns = nil
 		case !fresh || age < freshFor:
-			c = s.conns[top]
-			c.idled = age
-			s.conns[top] = nil
-			s.conns = s.conns[:top]
+			c = s.take(now)
+			c.idled = time.Duration(now - c.since)
 		}
 		return c != nil
 	})
 	closeAll(old)
+	return c
+}
+
+// unseen is how old a connection may be that is taken instead of a younger one
+// that nobody has looked at.
+const unseen = 100 * time.Millisecond
+
+// take removes the connection used last, or the last one of those that have been
+// seen since. mu is held, and there is one.
+func (s *stack) take(now int64) *conn {
+	top := len(s.conns) - 1
+	at := top
+	if !s.conns[top].seen() {
+		// Those above became idle later, so that they have not been seen either.
+		// (With several sets that is a guess.)
+		low, high := 0, top
+		for low < high {
+			if middle := (low + high) / 2; s.conns[middle].seen() {
+				low = middle + 1
+			} else {
+				high = middle
+			}
+		}
+		if low > 0 && s.conns[low-1].seen() && now-s.conns[low-1].since < int64(unseen) {
+			at = low - 1
+		}
+	}
+	c := s.conns[at]
+	copy(s.conns[at:], s.conns[at+1:])
+	s.conns[top] = nil
+	s.conns = s.conns[:top]
 	return c
 }
 

@@ -72,6 +72,9 @@ func (p *reply) release() {
 
 // receive reads the head of the final response and begins with its body.
 func (c *Call) receive(e *Endpoint) Outcome {
+	if err := c.await(); err != nil {
+		return c.failed(err)
+	}
 	p := &c.reply
 	p.borrow(e)
 	interims := 0

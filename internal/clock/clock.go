@@ -141,3 +141,6 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 		return false
 	}
 }
+
+// At is a time as Mono gives it. It may be negative.
+func At(t time.Time) int64 { return int64(t.Sub(base)) }

@@ -1,10 +1,11 @@
 package upstream
 
 import (
+	"context"
+	"net"
 	"testing"
 	"time"
 
-	"gateway/internal/nonblock"
 	fake "gateway/internal/origin"
 	"gateway/wire"
 )
@@ -53,76 +54,44 @@ func TestDeadlineOfAnEarlierUseInterruptsNobody(t *testing.T) {
 	t.Cleanup(e.Retire)
 	var c Call
 	outcomes := make(chan Outcome)
-	next := func() { outcomes <- ask(t, &c, e, time.Minute) }
-	go next()
+	next := func(d time.Duration) { outcomes <- ask(t, &c, e, d) }
+	go next(time.Minute)
 	<-asked
 	answer <- struct{}{}
 	if got := <-outcomes; got != OK {
 		t.Fatalf("outcome is %v", got)
 	}
 	c.End()
-	cn := idleConn(t, e)
-	limit := cn.limit
-	if limit.IsZero() {
-		t.Fatal("no deadline is known")
-	}
-
-	// It passes while the origin is thinking.
-	go next()
-	<-asked
-	if cn.limit != limit {
-		t.Error("the deadline was moved without need")
-	}
-	_ = cn.SetDeadline(past)
-	answer <- struct{}{}
-	if got := <-outcomes; got != OK || !c.Reused() {
-		t.Fatalf("outcome is %v, reused %v", got, c.Reused())
-	}
-	c.End()
-
-	// It has passed before the request.
-	cn = idleConn(t, e)
-	_ = cn.SetDeadline(past)
-	go next()
-	<-asked
-	answer <- struct{}{}
-	if got := <-outcomes; got != OK || !c.Reused() {
-		t.Fatalf("outcome is %v, reused %v", got, c.Reused())
-	}
-	c.End()
-}
-
-func TestDeadlineThatSuitsStays(t *testing.T) {
-	e := connected(t, 1, EndpointOptions{})
-	cn, now := idleConn(t, e), time.Now()
-	f := func(limit, deadline time.Duration, want bool) {
-		t.Helper()
-		cn.limit = now.Add(limit)
-		if got := cn.suits(now.Add(deadline), now); got != want {
-			t.Errorf("a deadline in %v for one in %v: %v", limit, deadline, got)
+	// It passes while the connection is idle, and while it is used again.
+	for _, passed := range []time.Time{past, time.Now().Add(20 * time.Millisecond)} {
+		_ = idleConn(t, e).SetDeadline(passed)
+		go next(time.Minute)
+		<-asked
+		time.Sleep(max(time.Until(passed)+10*time.Millisecond, 0))
+		answer <- struct{}{}
+		if got := <-outcomes; got != OK || !c.Reused() {
+			t.Fatalf("outcome is %v, reused %v", got, c.Reused())
 		}
+		c.End()
 	}
-	f(50*time.Second, time.Minute, true)
-	f(time.Minute, time.Minute, true)
-	f(61*time.Second, time.Minute, false) // too late
-	f(29*time.Second, time.Minute, false) // too early
-	f(-time.Second, time.Minute, false)
-	cn.limit = time.Time{}
-	if cn.suits(now, now) {
-		t.Error("an unknown deadline stays")
+	// Its own interrupts it.
+	go next(20 * time.Millisecond)
+	<-asked
+	if got := <-outcomes; got != TimedOut {
+		t.Errorf("outcome is %v", got)
 	}
-	cn.limit = now.Add(time.Minute)
-	if cn.suits(time.Time{}, now) {
-		t.Error("a deadline stays where none is wanted")
-	}
+	close(answer)
 }
 
-func TestTurnMeetsConnectionsThatEndedWhileIdle(t *testing.T) {
+func TestCallMeetsConnectionsThatEndedWhileIdle(t *testing.T) {
 	e := connected(t, 3, EndpointOptions{})
 	idle := idleConns(e)
 	// From our side, so that the end is there when this returns.
 	for _, cn := range idle[1:] {
-		_ = cn.socket.(*nonblock.Conn).Conn.(interface{ CloseRead() error }).CloseRead()
+		_ = cn.watched.CloseRead()
+	}
+	for _, cn := range idle {
+		cn.since = 1 << 62 // that long nobody will look
 	}
 	var c Call
 	if got := ask(t, &c, e, time.Minute); got != OK || !c.Reused() {
@@ -134,7 +103,7 @@ func TestTurnMeetsConnectionsThatEndedWhileIdle(t *testing.T) {
 	}
 }
 
-func TestTurnWritesMoreThanTheSocketTakes(t *testing.T) {
+func TestCallWritesMoreThanTheSocketTakes(t *testing.T) {
 	body := make([]byte, maxInline)
 	server := fake.Start(t, func(c *fake.Conn) {
 		for {
@@ -144,16 +113,20 @@ func TestTurnWritesMoreThanTheSocketTakes(t *testing.T) {
 			c.Write(fake.OK("x"))
 		}
 	})
-	e := NewEndpoint(EndpointOptions{Network: server.Network, Address: server.Address, MaxIdle: 1})
+	small := func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err == nil {
+			err = c.(*net.TCPConn).SetWriteBuffer(1)
+		}
+		return c, err
+	}
+	e := NewEndpoint(EndpointOptions{Network: server.Network, Address: server.Address, MaxIdle: 1, Dial: small})
 	t.Cleanup(e.Retire)
 	var c Call
 	if got := ask(t, &c, e, time.Minute); got != OK {
 		t.Fatalf("outcome is %v", got)
 	}
 	c.End()
-	if err := idleConn(t, e).socket.(*nonblock.Conn).Conn.(interface{ SetWriteBuffer(int) error }).SetWriteBuffer(1); err != nil {
-		t.Fatal(err)
-	}
 	for range 10 {
 		c.Reset()
 		c.Method, c.Head = wire.MethodPost, []byte("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 65536\r\n\r\n")
