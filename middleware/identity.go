@@ -1,6 +1,7 @@
 package middleware
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 
@@ -219,8 +220,17 @@ func randomNonZero() uint64 {
 
 // appendHex appends 16 hexadecimal digits.
 func appendHex(dst []byte, n uint64) []byte {
-	for shift := 60; shift >= 0; shift -= 4 {
-		dst = append(dst, "0123456789abcdef"[n>>shift&15])
-	}
-	return dst
+	dst = binary.BigEndian.AppendUint64(dst, hexDigits(uint32(n>>32)))
+	return binary.BigEndian.AppendUint64(dst, hexDigits(uint32(n)))
+}
+
+// hexDigits are the eight hexadecimal digits of n, one in each byte, worked out
+// side by side: identifiers are written for each request.
+func hexDigits(n uint32) uint64 {
+	x := uint64(n)
+	x = x&0xffff0000<<16 | x&0xffff
+	x = x&0x0000ff000000ff00<<8 | x&0x000000ff000000ff
+	x = x&0x00f000f000f000f0<<4 | x&0x000f000f000f000f // a digit's value in each byte
+	letters := (x + 0x0606060606060606) >> 4 & 0x0101010101010101
+	return x + 0x3030303030303030 + letters*('a'-'0'-10)
 }

@@ -1,6 +1,8 @@
 package middleware
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"testing"
@@ -177,4 +179,22 @@ func FuzzForwardedFor(f *testing.F) {
 			t.Fatalf("%q gives the client %v here and %v at the next gateway", list, client, y.Addr)
 		}
 	})
+}
+
+func TestHexadecimalDigits(t *testing.T) {
+	f := func(n uint64) {
+		if got, want := string(appendHex(nil, n)), fmt.Sprintf("%016x", n); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	f(0)
+	f(1<<64 - 1)
+	for digit := range uint64(16) {
+		for at := range 16 {
+			f(digit << (4 * at))
+		}
+	}
+	for range 1000 {
+		f(rand.Uint64())
+	}
 }

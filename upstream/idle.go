@@ -83,7 +83,7 @@ func (l *idle) visit(use func(*stack) (done bool)) {
 // One that has been seen since comes before those that have not, as long as it is
 // not much older.
 func (l *idle) pop(fresh bool) (c *conn) {
-	now := clock.Mono()
+	now := clock.Coarse()
 	var old []*conn
 	l.visit(func(s *stack) bool {
 		top := len(s.conns) - 1
