@@ -175,7 +175,7 @@ func (f *Front) Close() {
 	for _, l := range f.loops {
 		l.close()
 	}
-	f.cut()
+	f.cut() // what has entered since the last time
 	f.workers.trim(1<<63 - 1)
 }
 

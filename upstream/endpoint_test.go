@@ -91,6 +91,18 @@ func TestFreshTakesNoOldConnection(t *testing.T) {
 	}
 }
 
+// What a look at all connections has not told yet is found out for a request that
+// can't be repeated.
+func TestFreshConnectionsAreLookedAtOnceMore(t *testing.T) {
+	e := connected(t, 1, EndpointOptions{})
+	c := idleConn(t, e)
+	c.since -= int64(2 * recent)
+	_ = c.watched.CloseRead() // from our side, so that the end is there when this returns
+	if e.take(true) != nil {
+		t.Error("a connection that has ended is taken")
+	}
+}
+
 func TestConnectionsAreKeptAgain(t *testing.T) {
 	e := connected(t, 2, EndpointOptions{IdleTimeout: time.Hour})
 	c := e.take(false)

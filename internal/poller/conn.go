@@ -131,18 +131,22 @@ func (c *Conn) Told() int64 { return c.set.Told() }
 func (c *Conn) Stirred() bool { return c.state.Load()&(stirred|ended) != 0 }
 
 // AwaitRead waits until there may be something to read.
-func (c *Conn) AwaitRead() error {
+func (c *Conn) AwaitRead() error { return c.await(stirred, readWaits, readLate, c.readable) }
+
+// await waits for a bit of the state, unless the deadline has passed. waits says
+// that tell is to send to woken.
+func (c *Conn) await(bit, waits, late uint32, woken chan struct{}) error {
 	for {
 		s := c.state.Load()
 		switch {
 		case s&closed != 0:
 			return net.ErrClosed
-		case s&readLate != 0:
+		case s&late != 0:
 			return os.ErrDeadlineExceeded
-		case s&stirred != 0:
+		case s&bit != 0:
 			return nil
-		case c.state.CompareAndSwap(s, s|readWaits):
-			<-c.readable
+		case c.state.CompareAndSwap(s, s|waits):
+			<-woken
 		}
 	}
 }
@@ -234,20 +238,11 @@ func (c *Conn) awaitRoom() error {
 		}
 		c.wide = true
 	}
-	for {
-		s := c.state.Load()
-		switch {
-		case s&closed != 0:
-			return net.ErrClosed
-		case s&writeLate != 0:
-			return os.ErrDeadlineExceeded
-		case s&room != 0:
-			c.state.And(^room)
-			return nil
-		case c.state.CompareAndSwap(s, s|writeWaits):
-			<-c.writable
-		}
+	err := c.await(room, writeWaits, writeLate, c.writable)
+	if err == nil {
+		c.state.And(^room)
 	}
+	return err
 }
 
 // enter makes the descriptor stay for the caller until leave.

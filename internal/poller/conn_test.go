@@ -334,6 +334,44 @@ func TestConnTellsWhatComesWhileNobodyReads(t *testing.T) {
 	}
 }
 
+// socketPair is two ends of a connection; the first one is closed by the test's end.
+func socketPair(t *testing.T) [2]int {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fds[0]) })
+	return fds
+}
+
+// What can't be watched is closed.
+func TestWhatCannotBeWatchedIsClosed(t *testing.T) {
+	fd, err := unix.Open(t.TempDir(), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := New(fd, nil, nil); c != nil || !errors.Is(err, syscall.EPERM) {
+		t.Errorf("a folder is watched: %v, %v", c, err)
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil {
+		t.Error("its descriptor is open")
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	gone, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone.Close()
+	if c, err := Adopt(gone); c != nil || err == nil {
+		t.Errorf("a closed connection is adopted: %v, %v", c, err)
+	}
+}
+
 // news notes what it was told.
 type news struct{ events []Events }
 
@@ -350,11 +388,7 @@ func TestNewsOfAnEarlierSocketReachNobody(t *testing.T) {
 	var places [2]Place
 	var told [2]news
 	for i := range places {
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(fds[0])
+		fds := socketPair(t)
 		places[i].FD = int32(fds[1])
 		if err := s.Add(&told[i], &places[i]); err != nil {
 			t.Fatal(err)
@@ -395,11 +429,7 @@ func TestManySocketsAreTold(t *testing.T) {
 	const count = 3*len(Set{}.events) + 1
 	places, told := make([]Place, count), make([]news, count)
 	for i := range places {
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer unix.Close(fds[0])
+		fds := socketPair(t)
 		places[i].FD = int32(fds[1])
 		if err := s.Add(&told[i], &places[i]); err != nil {
 			t.Fatal(err)
@@ -423,11 +453,7 @@ func TestRemovedSocketIsOpenAndTellsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Close(fds[0])
+	fds := socketPair(t)
 	defer unix.Close(fds[1])
 	var told news
 	place := Place{FD: int32(fds[1])}

@@ -1,7 +1,7 @@
-// Package poller watches sockets in epoll sets of its own, for those who want to
-// know what comes without a goroutine that waits for it: connections of clients
-// that sleep between two requests, and connections to origins that are kept idle.
-// (The runtime's poller tells nobody but who waits.)
+// Package poller watches the sockets of clients and origins in epoll sets of its
+// own. The runtime's poller tells nobody but who waits; here also those are told
+// of what comes that nobody waits for: clients that sleep between two requests,
+// and connections to origins that are kept idle. Conn is for who does wait.
 package poller
 
 import (
@@ -114,10 +114,14 @@ func (s *Set) run() {
 		for {
 			began := clock.Mono()
 			n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(s.fd), uintptr(unsafe.Pointer(&s.events)), uintptr(len(s.events)), 0, 0, 0)
-			if errno == 0 {
-				s.tell(s.events[:n])
+			if errno == unix.EINTR {
+				continue
 			}
-			if errno == 0 && int(n) < len(s.events) {
+			if errno != 0 {
+				return false // never seen: not to be asked again without an end
+			}
+			s.tell(s.events[:n])
+			if int(n) < len(s.events) {
 				s.told.Store(began)
 				return false // the set is empty: what comes now is reported
 			}
