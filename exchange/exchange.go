@@ -13,6 +13,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"gateway/internal/pipe"
 	"gateway/middleware/cache"
 	"gateway/middleware/ratelimit"
 	"gateway/tracing"
@@ -155,6 +156,14 @@ type Client interface {
 	// Tunnel makes the front hand the connection to t once the gateway's
 	// Handle has returned; Begin with status 101 was called before.
 	Tunnel(t Tunnel)
+}
+
+// PipeWriter is a Client that can take a body from a pipe.
+type PipeWriter interface {
+	// TakesPipe reports whether it can in this exchange; valid after Begin.
+	TakesPipe() bool
+	// WritePipe is Write for all that the pipe holds.
+	WritePipe(p *pipe.Pipe) error
 }
 
 // Tunnel uses a client's connection after an upgrade.

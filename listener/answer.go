@@ -7,6 +7,7 @@ import (
 
 	"gateway/exchange"
 	"gateway/internal/clock"
+	"gateway/internal/pipe"
 	"gateway/wire"
 )
 
@@ -182,6 +183,28 @@ func (c *Conn) Write(p []byte) error {
 	return c.written(c.writeBody(m, p))
 }
 
+// TakesPipe implements exchange.PipeWriter: nothing stands between the body and
+// the socket.
+func (c *Conn) TakesPipe() bool {
+	a := &c.answer
+	return !c.secure && !a.failed && a.framing == framedByLength && c.steady.pipes()
+}
+
+// WritePipe implements exchange.PipeWriter. Errors are as those of Begin.
+func (c *Conn) WritePipe(p *pipe.Pipe) error {
+	a := &c.answer
+	if a.failed {
+		return errClosed
+	}
+	if !a.begun || a.whole {
+		panic("BUG: body outside an answer")
+	}
+	if a.left -= int64(p.Held()); a.left < 0 {
+		return c.written(errLength)
+	}
+	return c.written(c.steady.writePipe(p))
+}
+
 // End implements exchange.Client. Errors are as those of Begin.
 func (c *Conn) End(trailer []byte) error {
 	a := &c.answer
@@ -318,4 +341,7 @@ func (c *Conn) Begun() bool { return c.answer.begun }
 // CloseAfter implements exchange.Client.
 func (c *Conn) CloseAfter() { c.last, c.linger = true, true }
 
-var _ exchange.Client = (*Conn)(nil)
+var (
+	_ exchange.Client     = (*Conn)(nil)
+	_ exchange.PipeWriter = (*Conn)(nil)
+)

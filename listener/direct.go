@@ -9,6 +9,7 @@ import (
 
 	"gateway/internal/clock"
 	"gateway/internal/nonblock"
+	"gateway/internal/pipe"
 	"gateway/internal/poller"
 )
 
@@ -57,6 +58,27 @@ func (d direct) writev(v *net.Buffers) error {
 			return d.c.steady.writev(v)
 		default:
 			return os.NewSyscallError("sendmsg", errno)
+		}
+	}
+	return nil
+}
+
+// writePipe writes all that the pipe holds.
+func (d direct) writePipe(p *pipe.Pipe) error {
+	began := false
+	for p.Held() > 0 {
+		switch _, errno := p.Drain(d.c.fd); errno {
+		case 0:
+			began = true
+		case unix.EINTR:
+		case unix.EAGAIN:
+			if err := d.c.promote(); err != nil {
+				return err
+			}
+			d.c.steady.began = began
+			return d.c.steady.writePipe(p)
+		default:
+			return os.NewSyscallError("splice", errno)
 		}
 	}
 	return nil

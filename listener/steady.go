@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"gateway/internal/clock"
+	"gateway/internal/pipe"
 	"gateway/internal/poller"
 )
 
@@ -59,6 +60,29 @@ func (s *steady) writev(v *net.Buffers) error {
 			return err
 		}
 	}
+}
+
+// writePipe is Write for what a pipe holds, to a socket that pipes reaches.
+func (s *steady) writePipe(p *pipe.Pipe) error {
+	if s.direct {
+		return s.Conn.(direct).writePipe(p)
+	}
+	moved := s.start()
+	for {
+		n, err := s.Conn.(*poller.Conn).WritePipe(p)
+		if err == nil {
+			return nil
+		}
+		if moved, err = s.stalled(n > 0, moved, err); err != nil {
+			return err
+		}
+	}
+}
+
+// pipes reports whether there is a socket for writePipe.
+func (s *steady) pipes() bool {
+	_, ok := s.Conn.(*poller.Conn)
+	return ok || s.direct
 }
 
 // writeOnce writes pieces until the deadline.

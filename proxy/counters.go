@@ -14,6 +14,7 @@ type counters struct {
 	inFlight        *metrics.Level
 	ended           [exchange.ReasonCount]*metrics.Counter
 	panics          *metrics.Counter
+	spliced         *metrics.Counter
 	refreshes       [refreshResults]*metrics.Counter
 	reloadsApplied  *metrics.Counter
 	reloadsRejected *metrics.Counter
@@ -33,6 +34,7 @@ func newCounters(r *metrics.Registry) *counters {
 	c := &counters{
 		inFlight:        r.Level("gateway_http_in_flight", "Requests being served now."),
 		panics:          r.Counter("gateway_panics_total", "Panics that were contained; each is a bug."),
+		spliced:         r.Counter("gateway_http_response_spliced_bytes_total", "Bytes of response bodies that went from the server's socket to the client's without being copied."),
 		reloadsApplied:  r.Counter("gateway_config_reloads_total", reloads, "result", "applied"),
 		reloadsRejected: r.Counter("gateway_config_reloads_total", reloads, "result", "rejected"),
 		reloadOK:        r.Gauge("gateway_config_last_reload_successful", "Whether the last configuration was put to work (1) or rejected (0)."),

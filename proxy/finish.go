@@ -89,7 +89,19 @@ func (g *Gateway) answer(s *Snapshot, x *exchange.Exchange) {
 		limit = s.routes[x.Route.Index].limit
 	}
 	limit.Pace(x, &x.Limit, len(res.Body))
+	through := passageOf(x)
+	defer through.close()
 	for {
+		switch n, err := through.move(); {
+		case err != nil:
+			g.lost(x, err)
+			return
+		case n > 0:
+			g.counters.spliced.Add(uint64(n))
+			x.BytesOut += int64(n)
+			limit.Pace(x, &x.Limit, n)
+			continue
+		}
 		piece, err := res.Stream.Next()
 		if len(piece) > 0 {
 			if err := x.Client.Write(piece); err != nil {

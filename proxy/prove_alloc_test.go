@@ -99,6 +99,7 @@ func TestProveAlloc(t *testing.T) {
 	small := origin.StartFast(t, answer(strings.Repeat("x", 1024), "Cache-Control: no-store"))
 	stored := origin.StartFast(t, answer(strings.Repeat("x", 1024), "Cache-Control: max-age=50000", "Age: 1000"))
 	large := origin.StartFast(t, answer(body, "Cache-Control: no-store"))
+	huge := origin.StartFast(t, answer(origin.Filler(1<<20)))
 	largeStored := origin.StartFast(t, answer(body, "Cache-Control: max-age=50000", "Age: 1000"))
 	streamed := origin.StartFast(t, strings.Replace(origin.Chunked(body[:10_000], body[10_000:20_000], body[20_000:]), "\r\n", "\r\nContent-Type: application/json\r\nCache-Control: no-store\r\n", 1))
 	busy := origin.StartFast(t, "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
@@ -131,6 +132,7 @@ func TestProveAlloc(t *testing.T) {
 		{name: "forwarded GET, 1 KB", config: forwarded(""), request: one},
 		{name: "forwarded POST, 4 KB up", config: forwarded(""), request: "POST /users HTTP/1.1\r\nHost: api.example.com\r\nContent-Type: application/json\r\nContent-Length: 4096\r\n\r\n" + strings.Repeat("x", 4096)},
 		{name: "forwarded GET, chunked answer of 30 KB", config: to(streamed.Address) + route(""), request: one},
+		{name: "forwarded GET, 1 MiB", config: to(huge.Address) + route(""), request: one, runs: 200},
 		{name: "plain front off (fasthttp)", config: "[client]\nplain_front = false\n" + forwarded(""), request: one},
 		{name: "TLS 1.3, the client's side included", config: fmt.Sprintf("listen = \"https://127.0.0.1:0\"\ntls.certificates = [{ cert = %q, key = %q }]\n", cert, key) + forwarded(""), request: one, secure: true},
 		{name: "404, no route", config: to(small.Address) + "[[route]]\npath = \"/other\"\nupstream = \"app\"\n", request: one},
@@ -198,7 +200,7 @@ func (f *feature) measure(t *testing.T) (objects, size float64, status string) {
 	r := begin(t, strings.ReplaceAll(f.config, "%%", "%"))
 	c := r.dial()
 	c.SetDeadline(time.Now().Add(30 * time.Second))
-	a := &repeated{conn: c, request: []byte(f.request), number: strings.Index(f.request, "0000000000"), buffer: make([]byte, 256<<10)}
+	a := &repeated{conn: c, request: []byte(f.request), number: strings.Index(f.request, "0000000000"), buffer: make([]byte, 2<<20)}
 	if f.secure {
 		a.conn = tls.Client(c, &tls.Config{InsecureSkipVerify: true})
 	}

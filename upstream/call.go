@@ -283,11 +283,9 @@ func (c *Call) await() error {
 	return c.conn.await()
 }
 
-// read is the one place where a call gets something from its origin.
+// read is where a call gets something from its origin, but for Pass.
 func (c *Call) read(p []byte) (int, error) {
-	if c.armed {
-		c.armed = false
-	} else if err := c.arm(); err != nil {
+	if err := c.rearm(); err != nil {
 		return 0, err
 	}
 	n, err := c.conn.Read(p)
@@ -298,6 +296,15 @@ func (c *Call) read(p []byte) (int, error) {
 		c.mu.Unlock()
 	}
 	return n, err
+}
+
+// rearm is arm, unless the deadline is set already.
+func (c *Call) rearm() error {
+	if c.armed {
+		c.armed = false
+		return nil
+	}
+	return c.arm()
 }
 
 // arm sets the read deadline for the phase that the call is in. While the

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"gateway/internal/clock"
+	"gateway/internal/pipe"
 	"gateway/wire"
 )
 
@@ -31,6 +32,10 @@ const (
 	// about.
 	brisk    = 10 * time.Millisecond
 	sluggish = 50 * time.Millisecond
+	// minPass is what must be left of a body for a pipe to be cheaper than reads,
+	// minPiped what must have come through it for the next piece to take it too.
+	minPass  = 64 << 10
+	minPiped = 32 << 10
 )
 
 // reply is the memory of a response and how far it has been read.
@@ -46,7 +51,8 @@ type reply struct {
 	data    []byte // body bytes decoded ahead of Next
 	whole   bool   // data is the complete body
 	grow    bool   // the last read left no room: more is waiting
-	filled  int64  // clock.Mono of the last refill
+	filled  int64  // clock.Mono of the last refill, or of the last piece that went into a pipe
+	piped   int    // bytes of the last piece, if it went into a pipe; else 0
 	err     error  // what Next says when data has been given
 }
 
@@ -182,7 +188,7 @@ func (c *Call) begin() {
 	c.mu.Lock()
 	c.answered, c.waiting = true, false
 	c.mu.Unlock()
-	p.from = p.r
+	p.from, p.grow = p.r, p.w == len(p.buf)
 	switch p.left = c.Response.Length; {
 	case p.left >= 0 && p.left <= maxWhole:
 		c.conn.endpoint.learn(p.r + int(p.left))
@@ -274,7 +280,7 @@ func (c *Call) refill() error {
 	n, err := c.read(p.buf[p.from:])
 	p.r, p.w = p.from, p.from+n
 	p.grow = p.w == len(p.buf)
-	p.filled = clock.Mono()
+	p.filled, p.piped = clock.Mono(), 0
 	if n > 0 {
 		return nil
 	}
@@ -299,6 +305,46 @@ func (p *reply) suits(took time.Duration) int {
 		return fastStream
 	}
 	return max(have, slowStream)
+}
+
+// Passes reports whether the next piece of the body is to go through a pipe: if
+// much is to come, of known length and from a plain socket, and more of it is
+// there than a read takes, for somebody who takes it fast.
+func (c *Call) Passes() bool {
+	p := &c.reply
+	if p.left <= 0 || p.err != nil || len(p.data) > 0 || p.r < p.w || c.conn.records != nil || c.conn.watched == nil {
+		return false
+	}
+	return p.passes(time.Duration(clock.Mono() - p.filled))
+}
+
+// passes is Passes, given how long the last piece took its reader. One who is
+// slow would hold a pipe, and an origin that sends a little now and then is
+// cheaper to read from.
+func (p *reply) passes(took time.Duration) bool {
+	if p.piped > 0 {
+		return p.piped >= minPiped && took < sluggish
+	}
+	return p.grow && p.left >= minPass && (p.filled == 0 || took < brisk)
+}
+
+// Pass is Next into an empty pipe, when Passes says so: how many bytes have come.
+// Next repeats an error.
+func (c *Call) Pass(through *pipe.Pipe) (int, error) {
+	p := &c.reply
+	err := c.rearm()
+	if err == nil {
+		p.piped, err = c.conn.watched.ReadPipe(through, int(min(p.left, pipe.Size)))
+	}
+	if err != nil {
+		c.stop(c.bodyError(err))
+		return 0, p.err
+	}
+	p.filled = clock.Mono()
+	if p.left -= int64(p.piped); p.left == 0 {
+		c.complete()
+	}
+	return p.piped, nil
 }
 
 // decode takes the body's bytes out of what was received; the result may be

@@ -41,3 +41,25 @@ func TestBuffersOfAStreamFollowItsReader(t *testing.T) {
 		t.Errorf("no room behind the head: %d", got)
 	}
 }
+
+func TestPipesAreForThoseWhoAreFast(t *testing.T) {
+	const never = time.Hour
+	for _, c := range []struct {
+		p    reply
+		took time.Duration
+		want bool
+	}{
+		{reply{left: minPass, grow: true}, never, true}, // nothing was taken yet
+		{reply{left: minPass - 1, grow: true}, never, false},
+		{reply{left: minPass}, never, false}, // a read was enough
+		{reply{left: minPass, grow: true, filled: 1}, brisk - 1, true},
+		{reply{left: minPass, grow: true, filled: 1}, brisk, false},
+		{reply{left: 1, filled: 1, piped: minPiped}, sluggish - 1, true}, // goes on to the end
+		{reply{left: minPass, filled: 1, piped: minPiped}, sluggish, false},
+		{reply{left: minPass, filled: 1, piped: minPiped - 1}, 0, false}, // little comes at a time
+	} {
+		if got := c.p.passes(c.took); got != c.want {
+			t.Errorf("%+v, %s: %v", c.p, c.took, got)
+		}
+	}
+}

@@ -13,6 +13,7 @@ import (
 
 	"gateway/internal/clock"
 	"gateway/internal/nonblock"
+	"gateway/internal/pipe"
 )
 
 // Conn is a stream socket that a set of this package watches. One goroutine may
@@ -181,11 +182,38 @@ func (c *Conn) Read(p []byte) (int, error) {
 	}
 }
 
+// ReadPipe is Read of up to n bytes into an empty pipe.
+func (c *Conn) ReadPipe(p *pipe.Pipe, n int) (int, error) {
+	for {
+		if err := c.AwaitRead(); err != nil {
+			return 0, err
+		}
+		if !c.enter() {
+			return 0, net.ErrClosed
+		}
+		c.state.And(^stirred) // what comes afterwards is reported
+		m, errno := p.Fill(int(c.place.FD), n)
+		if errno != unix.EAGAIN {
+			c.state.Or(stirred) // there may be more, however little it was
+		}
+		c.leave()
+		switch {
+		case errno == unix.EINTR || errno == unix.EAGAIN:
+		case errno != 0:
+			return 0, os.NewSyscallError("splice", errno)
+		case m == 0:
+			return 0, io.EOF
+		default:
+			return m, nil
+		}
+	}
+}
+
 // Write writes all of p, or says how much.
 func (c *Conn) Write(p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var m int
-		m, err = c.send(p[n:], nil)
+		m, err = c.send(p[n:], nil, nil)
 		n += m
 	}
 	return n, err
@@ -196,16 +224,26 @@ func (c *Conn) Write(p []byte) (n int, err error) {
 func (c *Conn) WriteBuffers(v *net.Buffers) (n int64, err error) {
 	for len(*v) > 0 && err == nil {
 		var m int
-		m, err = c.send(nil, *v)
+		m, err = c.send(nil, *v, nil)
 		nonblock.Consume(v, m)
 		n += int64(m)
 	}
 	return n, err
 }
 
-// send writes what there is room for, of p or else of v; if there is none, it
+// WritePipe writes all that the pipe holds, or says how much.
+func (c *Conn) WritePipe(p *pipe.Pipe) (n int, err error) {
+	for p.Held() > 0 && err == nil {
+		var m int
+		m, err = c.send(nil, nil, p)
+		n += m
+	}
+	return n, err
+}
+
+// send writes what there is room for, of p, v or through; if there is none, it
 // waits for some.
-func (c *Conn) send(p []byte, v net.Buffers) (n int, err error) {
+func (c *Conn) send(p []byte, v net.Buffers, through *pipe.Pipe) (n int, err error) {
 	switch s := c.state.Load(); {
 	case s&closed != 0 || !c.enter():
 		return 0, net.ErrClosed
@@ -214,10 +252,13 @@ func (c *Conn) send(p []byte, v net.Buffers) (n int, err error) {
 		return 0, os.ErrDeadlineExceeded
 	}
 	var errno syscall.Errno
-	if v == nil {
-		n, errno = nonblock.Write(int(c.place.FD), p)
-	} else {
+	switch {
+	case through != nil:
+		n, errno = through.Drain(int(c.place.FD))
+	case v != nil:
 		n, errno = nonblock.Writev(int(c.place.FD), v)
+	default:
+		n, errno = nonblock.Write(int(c.place.FD), p)
 	}
 	switch errno {
 	case 0, unix.EINTR:

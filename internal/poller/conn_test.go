@@ -16,6 +16,7 @@ import (
 
 	"gateway/internal/clock"
 	"gateway/internal/mallocs"
+	"gateway/internal/pipe"
 )
 
 // pair is two ends of a connection over loopback, the first one adopted.
@@ -513,4 +514,84 @@ func TestConnAllocatesNothing(t *testing.T) {
 			t.Fatal(n, err)
 		}
 	})
+}
+
+func TestConnsAreJoinedByAPipe(t *testing.T) {
+	from, sender := pair(t)
+	to, receiver := pair(t)
+	p := pipe.Acquire()
+	if p == nil {
+		t.Fatal("there is no pipe")
+	}
+	defer p.Release()
+	// Many small segments fill a pipe before its bytes do, and no news come of
+	// those that are left in the socket; large ones have to be waited for at both
+	// ends.
+	want := make([]byte, 8<<20)
+	for i := range want {
+		want[i] = byte(i * 7 >> 3)
+	}
+	go func() {
+		sender.SetNoDelay(true)
+		for i := range 20_000 {
+			sender.Write(want[i*10 : i*10+10])
+		}
+		sender.Write(want[200_000:])
+		sender.CloseWrite()
+	}()
+	got := make(chan []byte)
+	go func() {
+		b, _ := io.ReadAll(receiver)
+		got <- b
+	}()
+	for {
+		n, err := from.ReadPipe(p, pipe.Size)
+		if err == io.EOF && n == 0 {
+			break
+		}
+		if err != nil || n != p.Held() {
+			t.Fatalf("%d, %v, %d in the pipe", n, err, p.Held())
+		}
+		if m, err := to.WritePipe(p); m != n || err != nil {
+			t.Fatalf("%d of %d, %v", m, n, err)
+		}
+	}
+	to.CloseWrite()
+	if !bytes.Equal(<-got, want) {
+		t.Error("other bytes have arrived")
+	}
+}
+
+func TestPipesWaitNoLongerThanTheDeadline(t *testing.T) {
+	from, sender := pair(t)
+	to, _ := pair(t)
+	p := pipe.Acquire()
+	if p == nil {
+		t.Fatal("there is no pipe")
+	}
+	defer p.Release()
+	from.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if n, err := from.ReadPipe(p, pipe.Size); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read: %d, %v", n, err)
+	}
+	from.SetReadDeadline(time.Time{})
+	go sender.Write(make([]byte, 64<<20))
+	to.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+	for moved := 0; ; {
+		if _, err := from.ReadPipe(p, pipe.Size); err != nil {
+			t.Fatal(err)
+		}
+		n, err := to.WritePipe(p)
+		if moved += n; err == nil {
+			continue
+		}
+		if moved == 0 || p.Held() == 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("write: %d, %v, %d in the pipe", moved, err, p.Held())
+		}
+		break
+	}
+	from.Close()
+	if n, err := from.ReadPipe(p, pipe.Size); n != 0 || err != net.ErrClosed {
+		t.Errorf("after the end: %d, %v", n, err)
+	}
 }
