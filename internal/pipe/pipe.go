@@ -17,9 +17,11 @@ import (
 const Size = 256 << 10
 
 const (
-	// most is how many pipes there are at once: as many of this size as Linux
-	// grants a user without privileges (pipe-user-pages-soft).
-	most = 256
+	// granted is how many pipes of this size Linux grants a user without
+	// privileges (pipe-user-pages-soft).
+	granted = 256
+	// share is the part of the process's descriptors that pipes may take.
+	share = 8
 	// kept is how many of them may lie idle.
 	kept = 32
 	// rest is how long nothing is asked for after the kernel has refused a pipe.
@@ -32,6 +34,15 @@ type Pipe struct {
 	held    int
 }
 
+// most is how many pipes there may be at once.
+var most = sync.OnceValue(func() int {
+	var descriptors unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &descriptors) != nil {
+		return granted
+	}
+	return int(min(granted, descriptors.Cur/share/2))
+})
+
 var pool struct {
 	sync.Mutex
 	idle  []*Pipe
@@ -40,7 +51,7 @@ var pool struct {
 }
 
 // Acquire borrows an empty pipe. It is nil when there is none to be had: no
-// descriptor is left, or too many pipes are in use. Whoever gets none copies.
+// descriptor is left, or too many pipes are in use already. Whoever gets none copies.
 func Acquire() *Pipe {
 	pool.Lock()
 	defer pool.Unlock()
@@ -49,7 +60,7 @@ func Acquire() *Pipe {
 		pool.idle = pool.idle[:top]
 		return p
 	}
-	if pool.open == most || clock.Coarse() < pool.again {
+	if pool.open >= most() || clock.Coarse() < pool.again {
 		return nil
 	}
 	p := open()
@@ -118,7 +129,7 @@ func (p *Pipe) Drain(socket int) (int, syscall.Errno) {
 // splice moves bytes without waiting, and so without telling the runtime. Go
 // ignores the signal of a broken connection.
 func splice(from, to, n int) (int, syscall.Errno) {
-	moved, _, errno := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+	moved, _, errno := syscall.RawSyscall6(unix.SYS_SPLICE, uintptr(from), 0, uintptr(to), 0, uintptr(n), unix.SPLICE_F_NONBLOCK)
 	if errno != 0 {
 		return 0, errno
 	}
