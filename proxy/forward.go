@@ -69,7 +69,7 @@ func (t *target) forward(x *exchange.Exchange) {
 	c.ConnectTimeout = t.connectTimeout
 	c.FirstByteTimeout = t.firstByteTimeout
 	c.BetweenTimeout = t.betweenTimeout
-	t.pool.Budget.Request(clock.Mono())
+	t.pool.Budget.Request(clock.Coarse())
 
 	var tried upstream.Tried
 	attempts, repeated := t.attempts, upstream.OK

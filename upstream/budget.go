@@ -55,7 +55,7 @@ func (b *Budget) slot(second uint64) *atomic.Uint64 {
 	return &b.rings[processor.Current()][second%budgetSlots]
 }
 
-// Request counts a request (its first attempt). now is clock.Mono.
+// Request counts a request (its first attempt). now is clock.Coarse or clock.Mono.
 func (b *Budget) Request(now int64) {
 	second := uint64(now / budgetSlot)
 	slot := b.slot(second)

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gateway/internal/clock"
 	"gateway/wire"
 )
 
@@ -165,7 +166,7 @@ func (c *Call) Do(e *Endpoint) Outcome {
 }
 
 func (c *Call) attempt(e *Endpoint) Outcome {
-	start := time.Now()
+	start := clock.Now()
 	if c.tryLimit = (time.Time{}); c.TryTimeout > 0 {
 		c.tryLimit = start.Add(c.TryTimeout)
 	}
@@ -178,7 +179,7 @@ func (c *Call) attempt(e *Endpoint) Outcome {
 		if cn, outcome = c.dial(e, start); outcome != OK {
 			return outcome
 		}
-		start = time.Now()
+		start = clock.Now()
 	}
 	if c.Upload != nil || len(c.Body) > maxInline {
 		if !c.attach(cn, c.Deadline) {
@@ -269,7 +270,7 @@ func (c *Call) within(t time.Time) time.Time {
 }
 
 func (c *Call) deadlinePassed() bool {
-	return !c.Deadline.IsZero() && !time.Now().Before(c.Deadline)
+	return !c.Deadline.IsZero() && !clock.Now().Before(c.Deadline)
 }
 
 // await waits for the origin's next bytes before there is memory for them.
@@ -330,11 +331,11 @@ func (c *Call) arm() error {
 func (c *Call) responseLimit() time.Time {
 	switch {
 	case c.waiting:
-		return c.within(c.limit(time.Now(), c.FirstByteTimeout))
+		return c.within(c.limit(clock.Now(), c.FirstByteTimeout))
 	case !c.answered:
-		return c.within(c.limit(time.Now(), c.BetweenTimeout))
+		return c.within(c.limit(clock.Now(), c.BetweenTimeout))
 	}
-	return c.limit(time.Now(), c.BetweenTimeout)
+	return c.limit(clock.Now(), c.BetweenTimeout)
 }
 
 // failed classifies an error of the connection before the head of the final

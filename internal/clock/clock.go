@@ -142,5 +142,9 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
+// Now is Mono as a time, for deadlines. It asks one of the kernel's clocks where
+// time.Now asks two; its wall clock does not follow when that is set.
+func Now() time.Time { return base.Add(time.Duration(Mono())) }
+
 // At is a time as Mono gives it. It may be negative.
 func At(t time.Time) int64 { return int64(t.Sub(base)) }
