@@ -186,6 +186,19 @@ func TestReloadIsRefusedWhenStopped(t *testing.T) {
 	}
 }
 
+// A stop in the middle of a reload says nothing about the file.
+func TestReloadThatAStopEndsIsNotRejected(t *testing.T) {
+	r := start(t, "[[route]]\nrespond = {}")
+	r.configure("%s", "[[route]]\nrespond = { body = \"new\" }")
+	ctx, stop := context.WithCancel(context.Background())
+	stop()
+	if _, err := r.Reload(ctx); !errors.Is(err, errStopping) {
+		t.Errorf("reload: %v", err)
+	}
+	r.counts(0, "gateway_config_reloads_total", `result="rejected"`)
+	r.counts(1, "gateway_config_last_reload_successful")
+}
+
 // A signal can ask for a successor when the sockets are bound and Run has not
 // begun yet.
 func TestHandOverWaitsForTheStart(t *testing.T) {

@@ -35,6 +35,9 @@ func (g *Gateway) Reload(ctx context.Context) (changes []string, err error) {
 	if err == nil {
 		changes, err = g.apply(ctx, c)
 	}
+	if err == errStopping {
+		return nil, err // and nothing is wrong with the file
+	}
 	if err != nil {
 		text := err.Error()
 		g.reloadProblem.Store(&text)
