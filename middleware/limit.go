@@ -210,6 +210,9 @@ func (l *Limit) Pace(x *exchange.Exchange, t *ratelimit.Ticket, bytes int) {
 	}
 }
 
+// Paces reports whether a policy limits the response's bandwidth.
+func (l *Limit) Paces(t *ratelimit.Ticket) bool { return l != nil && t.Paces() }
+
 // cost is what the request takes of the policy.
 func (p *limitPolicy) cost(x *exchange.Exchange) int64 {
 	o := &p.Options

@@ -89,8 +89,11 @@ func (g *Gateway) answer(s *Snapshot, x *exchange.Exchange) {
 		limit = s.routes[x.Route.Index].limit
 	}
 	limit.Pace(x, &x.Limit, len(res.Body))
-	through := passageOf(x)
-	defer through.close()
+	var through passage
+	if !limit.Paces(&x.Limit) { // else a large piece would go out at once
+		through = passageOf(x)
+		defer through.close()
+	}
 	for {
 		switch n, err := through.move(); {
 		case err != nil:

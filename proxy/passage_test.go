@@ -51,7 +51,8 @@ func TestLargeBodiesAreSpliced(t *testing.T) {
 	}
 }
 
-// Where something between the sockets has to see the bytes, they are read.
+// Where something between the sockets has to see the bytes, or to let them go
+// slowly, they are read.
 func TestWhatIsLookedAtIsNotSpliced(t *testing.T) {
 	o := origin.Start(t, func(c *origin.Conn) {
 		for {
@@ -60,8 +61,8 @@ func TestWhatIsLookedAtIsNotSpliced(t *testing.T) {
 			c.Fill(1_000_000)
 		}
 	})
-	r := begin(t, "[cache]\n[upstream.app]\nservers = [\""+o.Address+"\"]\n[[route]]\npath = \"/cached\"\nupstream = \"app\"\ncache = true\n[[route]]\npath = \"/coded\"\nupstream = \"app\"\ncompress = [\"gzip\"]\n")
-	for _, request := range []string{"GET /cached HTTP/1.1\r\nHost: test\r\n\r\n", "GET /coded HTTP/1.1\r\nHost: test\r\nAccept-Encoding: gzip\r\n\r\n"} {
+	r := begin(t, "[cache]\n[upstream.app]\nservers = [\""+o.Address+"\"]\n[[route]]\npath = \"/cached\"\nupstream = \"app\"\ncache = true\n[[route]]\npath = \"/coded\"\nupstream = \"app\"\ncompress = [\"gzip\"]\n[limit.slow]\nkey = \"ip\"\nbandwidth = \"100MiB\"\n[[route]]\npath = \"/paced\"\nupstream = \"app\"\nlimit = \"slow\"\n")
+	for _, request := range []string{"GET /cached HTTP/1.1\r\nHost: test\r\n\r\n", "GET /paced HTTP/1.1\r\nHost: test\r\n\r\n", "GET /coded HTTP/1.1\r\nHost: test\r\nAccept-Encoding: gzip\r\n\r\n"} {
 		c := r.dial()
 		c.send(request)
 		resp := c.continued("GET")

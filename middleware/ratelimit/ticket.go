@@ -60,6 +60,16 @@ func (t *Ticket) Reset() {
 	t.n, t.Refused = 0, ""
 }
 
+// Paces reports whether a policy limits bandwidth.
+func (t *Ticket) Paces() bool {
+	for i := range t.takes[:t.n] {
+		if t.takes[i].Limiter.Paces() {
+			return true
+		}
+	}
+	return false
+}
+
 // Pace charges bytes of the response to the policies that limit bandwidth, and
 // tells how long to wait before more are written, in ns; now is clock.Mono.
 func (t *Ticket) Pace(bytes int, now int64) (wait int64) {
