@@ -102,7 +102,6 @@ func (g *Gateway) answer(s *Snapshot, x *exchange.Exchange) {
 		case n > 0:
 			g.counters.spliced.Add(uint64(n))
 			x.BytesOut += int64(n)
-			limit.Pace(x, &x.Limit, n)
 			continue
 		}
 		piece, err := res.Stream.Next()

@@ -328,8 +328,8 @@ func (p *reply) passes(took time.Duration) bool {
 	return p.grow && p.left >= minPass && (p.filled == 0 || took < brisk)
 }
 
-// Pass is Next into an empty pipe, when Passes says so: how many bytes have come.
-// Next repeats an error.
+// Pass is Next into an empty pipe, when Passes says so: how many bytes have come,
+// at least one. It waits as Next does, and Next repeats its error.
 func (c *Call) Pass(through *pipe.Pipe) (int, error) {
 	p := &c.reply
 	err := c.rearm()
