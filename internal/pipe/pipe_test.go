@@ -150,3 +150,36 @@ func TestFullPipesAreNotFilled(t *testing.T) {
 	}()
 	(&Pipe{held: 1}).Fill(0, 1)
 }
+
+// When descriptors have run out there is no pipe, and for a while nobody asks.
+func TestDescriptorsRunOut(t *testing.T) {
+	most() // from the limit as it is
+	var all []*Pipe
+	for range kept + 1 { // more than lie idle
+		all = append(all, acquire(t))
+	}
+	defer func() {
+		for _, p := range all {
+			p.Release()
+		}
+	}()
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 0, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	p := Acquire()
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if p != nil || pool.open != len(all) {
+		t.Errorf("a pipe without descriptors: %v, %d counted, %d are there", p, pool.open, len(all))
+	}
+	if p := Acquire(); p != nil {
+		t.Error("the kernel was asked again at once")
+	}
+	pool.again = 0
+	acquire(t).Release()
+}
