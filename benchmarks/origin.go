@@ -24,6 +24,7 @@ import (
 //
 //	/1k /16k /30k /1m       Cache-Control: no-store
 //	/c1k /c16k /c30k /c1m   Cache-Control: public, max-age=3600
+//	/n1k /n16k /n30k /n1m   the same, but no body is like another
 //	/__count                the number of requests answered so far
 //
 // Bodies of requests are read and forgotten.
@@ -45,10 +46,14 @@ type originConn struct {
 	chunked    bool
 	chunks     wire.Chunked
 	answer     []byte
-	last       bool // close after the answer
+	renewed    []byte // memory of an answer whose body is made anew
+	last       bool   // close after the answer
 }
 
 var answerSizes = map[string]int{"1k": 1 << 10, "16k": 16 << 10, "30k": 30 << 10, "1m": 1 << 20}
+
+// What comes before the number of ten digits that makes a listing another one.
+const listingBegin = `{"total":`
 
 // listing is so many bytes of JSON as an API lists things: names repeat, values
 // differ. It is always the same.
@@ -59,7 +64,7 @@ func listing(size int) []byte {
 	words := strings.Fields("order shipped pending customer invoice north south express priority fragile returned warehouse payment accepted declined review gift blue large small metal wooden the of and with without for from")
 	pick := func(list []string) string { return list[r.IntN(len(list))] }
 	var b bytes.Buffer
-	b.WriteString(`{"total":12345,"page":1,"items":[`)
+	b.WriteString(listingBegin + `1000000000,"page":1,"items":[`)
 	for i := 0; b.Len() < size; i++ {
 		if i > 0 {
 			b.WriteByte(',')
@@ -82,7 +87,7 @@ func runOrigin(addresses []string) error {
 	loadgen.RaiseDescriptorLimit(50_000)
 	o := &origin{answers: map[string][]byte{}, conns: map[int32]*originConn{}, buffer: make([]byte, 256<<10)}
 	for name, size := range answerSizes {
-		for prefix, control := range map[string]string{"": "no-store", "c": "public, max-age=3600"} {
+		for prefix, control := range map[string]string{"": "no-store", "c": "public, max-age=3600", "n": "public, max-age=3600"} {
 			var b bytes.Buffer
 			fmt.Fprintf(&b, "HTTP/1.1 200 OK\r\nServer: origin\r\nDate: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\nETag: \"%s-1\"\r\nCache-Control: %s\r\nX-Request-Id: 0123456789abcdef\r\n\r\n",
 				time.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT"), size, name, control)
@@ -224,7 +229,12 @@ func (o *origin) consume(c *originConn, b []byte) bool {
 		}
 		b = b[n:]
 		name, _, _ := bytes.Cut(bytes.TrimPrefix(target, []byte("/")), []byte("/"))
-		c.answer = o.answers[string(name)]
+		if c.answer = o.answers[string(name)]; c.answer != nil && name[0] == 'n' {
+			c.renewed = append(c.renewed[:0], c.answer...)
+			_, body, _ := bytes.Cut(c.renewed, []byte("\r\n\r\n"))
+			strconv.AppendInt(body[len(listingBegin):len(listingBegin)], 1_000_000_000+o.count, 10)
+			c.answer = c.renewed
+		}
 		if c.answer == nil {
 			text := strconv.FormatInt(o.count, 10)
 			c.answer = fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", len(text), text)

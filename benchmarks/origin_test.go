@@ -106,6 +106,24 @@ func TestOriginTakesRequestsInPieces(t *testing.T) {
 	}
 }
 
+func TestRenewedBodiesDiffer(t *testing.T) {
+	b := startedBench(t)
+	s := findScenario("all-on-new")
+	var last []byte
+	for i := range 3 {
+		response, body, err := s.ask(b.origins[0], i)
+		if err != nil || response.StatusCode != 200 || len(body) != answerSizes[s.answer] || bytes.Equal(body, last) {
+			t.Fatalf("%d bytes, %v; the same ones: %v", len(body), err, bytes.Equal(body, last))
+		}
+		last = body
+	}
+	identity := *s
+	identity.needs.Gzip = false
+	if err := identity.verify(b.origins[0]); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestWrongAnswersAreFound: what is measured must be the origin's own.
 func TestWrongAnswersAreFound(t *testing.T) {
 	good := listing(answerSizes["1k"])

@@ -31,6 +31,7 @@ type scenario struct {
 	clients   int     // connections
 	rate      float64 // of the fixed part, requests a second
 	answer    string  // what of the origin's answers the body must be; empty for refusals
+	renewed   bool   // no body is like another
 	status    int
 	origin    float64 // requests to the origin for each request
 	idle      int     // connections that do nothing; then nothing else is measured
@@ -50,6 +51,7 @@ var scenarios = []scenario{
 	{name: "limit-deny", doc: "over the limit of the client's address: 429", needs: needs{Limit: "deny"}, path: "/1k/{n}", clients: 64, rate: 5000, status: 429},
 	{name: "limit-allow", doc: "proxy-small within a limit", needs: needs{Limit: "allow"}, path: "/1k/{n}", clients: 64, rate: 3000, answer: "1k", status: 200, origin: 1},
 	{name: "all-on", doc: "cache miss, limit, gzip and three origins, 30 KB of JSON", needs: needs{Cache: true, Gzip: true, Limit: "allow", Pool: true}, cacheMay: true, path: "/c30k/{n}", header: accept("gzip, deflate, br, zstd"), clients: 16, rate: 400, answer: "30k", status: 200, origin: 1},
+	{name: "all-on-new", doc: "all-on, but no body is like another", needs: needs{Cache: true, Gzip: true, Limit: "allow", Pool: true}, cacheMay: true, path: "/n30k/{n}", header: accept("gzip, deflate, br, zstd"), clients: 16, rate: 400, answer: "30k", renewed: true, status: 200, origin: 1},
 	{name: "tls", doc: "proxy-small over TLS 1.3 (ECDSA P-256), connections kept", needs: needs{TLS: true}, path: "/1k/{n}", clients: 64, rate: 3000, answer: "1k", status: 200, origin: 1},
 	{name: "idle", doc: "memory of a connection that sleeps after one request", path: "/1k/{n}", clients: 64, answer: "1k", status: 200, origin: 1, idle: 10_000},
 }

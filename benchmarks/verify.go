@@ -103,7 +103,12 @@ func (s *scenario) verify(address string) error {
 			return err
 		}
 	}
-	if want := listing(answerSizes[s.answer]); !bytes.Equal(body, want) {
+	want := listing(answerSizes[s.answer])
+	if s.renewed && len(body) == len(want) {
+		number := want[len(listingBegin):][:10]
+		copy(number, body[len(listingBegin):])
+	}
+	if !bytes.Equal(body, want) {
 		return fmt.Errorf("%d bytes that are not the origin's %d", len(body), len(want))
 	}
 	return nil

@@ -25,6 +25,7 @@ type Compress struct {
 	identity  bool // origins are asked for bodies without coding
 	decode    bool
 	limits    compress.Limits
+	memo      compress.Space // of bodies that may be coded once for several responses
 	crossSite bool
 	coders    [compress.CodingCount]cache.Coder // of stored bodies that are coded in the background
 
@@ -50,6 +51,9 @@ func NewCompress(o *compress.Options, e *compress.Engine, route string, paths []
 		decode:    o.Decompress,
 		limits:    compress.Limits{Bytes: int64(o.MaxDecompressed), Ratio: int64(o.MaxRatio)},
 		crossSite: o.CrossSite,
+	}
+	if o.Memo {
+		s.memo = e.Space(route)
 	}
 	for _, name := range o.Codings {
 		c, _ := compress.LookupCoding([]byte(name))
@@ -241,7 +245,7 @@ func (s *Compress) encode(x *exchange.Exchange, c compress.Coding, a *Asked) com
 	}
 	given, collected := res.Stream.(*compress.Buffer)
 	if (res.Stream == nil || collected) && len(res.Body) <= compress.MaxWhole {
-		b := s.whole(c, a, res.Body)
+		b := s.whole(c, a, res)
 		if b == nil {
 			s.engine.Skipped(compress.NotSmaller)
 			return compress.Identity
@@ -286,13 +290,18 @@ func (s *Compress) encode(x *exchange.Exchange, c compress.Coding, a *Asked) com
 	return c
 }
 
-// whole codes a body in one go; nil when it would not become smaller.
-func (s *Compress) whole(c compress.Coding, a *Asked, body []byte) *compress.Buffer {
+// whole codes the body of a response in one go; nil when it would not become
+// smaller.
+func (s *Compress) whole(c compress.Coding, a *Asked, res *exchange.Response) *compress.Buffer {
 	steps := s.shedder.Step(clock.Coarse())
 	if c == compress.Dcz {
-		return s.engine.EncodeWith(a.dictionary, s.levels[c], steps, body)
+		return s.engine.EncodeWith(a.dictionary, s.levels[c], steps, res.Body)
 	}
-	return s.engine.Encode(c, s.levels[c], steps, body)
+	space := s.memo
+	if fieldHas(res.Header, wire.CacheControl, "no-store") || fieldHas(res.Header, wire.CacheControl, "private") {
+		space = compress.NoSpace
+	}
+	return s.engine.Encode(space, c, s.levels[c], steps, res.Body)
 }
 
 // collect makes a response whose body comes in pieces one whose body is there,

@@ -75,7 +75,7 @@ func (s *Compress) stored(x *exchange.Exchange, c compress.Coding, a *Asked) (ap
 	if applied, found = s.find(x, c, name, st, now); found { // somebody has ended just before
 		return applied, true
 	}
-	b := s.whole(c, a, res.Body)
+	b := s.whole(c, a, res)
 	if b == nil {
 		st.Cache.KeepCoded(st.Lookup, st.Entry, name, nil, now)
 		s.engine.Skipped(compress.NotSmaller)

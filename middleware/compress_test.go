@@ -314,6 +314,39 @@ func TestHeadHasTheFieldsOfGet(t *testing.T) {
 	}
 }
 
+// A body that comes again and again is coded once, unless its origin does not
+// want it to be kept.
+func TestBodiesThatComeAgainAreCodedOnce(t *testing.T) {
+	o := compressOptions()
+	f := func(want uint64, control string) {
+		t.Helper()
+		registry := metrics.New()
+		s := NewCompress(o, compress.NewEngine(registry), "r", nil)
+		for range 10 {
+			x := ask(t, "192.0.2.1", "GET a /", "Accept-Encoding: gzip")
+			a := s.Before(x)
+			h := respond(x, 200, users(5000), "Content-Type: text/html", `ETag: "x"`, "Cache-Control: "+control)
+			s.After(x, a)
+			length := x.Response.Length
+			coded, err := received(x)
+			if err != nil || length != int64(len(coded)) || values(h, "ETag") != `"x-gzip"` || decodedBody(t, h, coded) != string(users(5000)) {
+				t.Errorf("%v, %d bytes: %q", err, len(coded), h.AppendTo(nil))
+			}
+		}
+		got := registry.Counter("gateway_compress_memo_hits_total",
+			"Responses that were not coded anew: the origin had sent a body with the same bytes before.", "coding", "gzip").Value()
+		if got != want {
+			t.Errorf("%q: %d of ten were not coded anew, want %d", control, got, want)
+		}
+	}
+	f(0, "max-age=60") // it is off in these options
+	o.Memo = true
+	f(7, "max-age=60")
+	f(7, `no-cache, private="Set-Cookie"`)
+	f(0, "max-age=60, no-store")
+	f(0, "Private")
+}
+
 func TestOriginsAreAskedForPlainBodies(t *testing.T) {
 	o := compressOptions()
 	f := func(want string, fields ...string) {

@@ -155,6 +155,7 @@ func TestProveAlloc(t *testing.T) {
 		{name: "compress, zstd", config: to(large.Address) + route("compress = [\"zstd\"]"), request: get("/users/1", "Accept-Encoding: zstd"), runs: 500},
 		{name: "compress, br", config: to(large.Address) + route("compress = [\"br\"]"), request: get("/users/1", "Accept-Encoding: br"), runs: 500},
 		{name: "cache and compress, miss that is stored in both forms", config: memory + to(largeStored.Address) + route("cache = true\ncompress = [\"gzip\"]"), request: get("/users/0000000000", "Accept-Encoding: gzip"), runs: 500},
+		{name: "compress, body that has come before", config: to(largeStored.Address) + route("compress = [\"gzip\"]"), request: get("/users/1", "Accept-Encoding: gzip")},
 		{name: "compress, stored form from the cache", config: memory + to(largeStored.Address) + route("cache = true\ncompress = [\"gzip\"]"), request: get("/users/1", "Accept-Encoding: gzip")},
 		{name: "tracing, not sampled", config: "[tracing]\nendpoint = \"" + traces.URL + "\"\nsample = \"0%%\"\n" + forwarded(""), request: one},
 		{name: "tracing, sampled, export included", config: "[tracing]\nendpoint = \"" + traces.URL + "\"\nsample = \"100%%\"\n" + forwarded(""), request: one},

@@ -40,8 +40,13 @@ func (b *Buffer) Append(p []byte) (ok bool) {
 	return true
 }
 
-// Bytes is what the buffer holds, valid until Release.
-func (b *Buffer) Bytes() []byte { return b.bytes }
+// Bytes is what the buffer holds, valid until Release; nothing for nil.
+func (b *Buffer) Bytes() []byte {
+	if b == nil {
+		return nil
+	}
+	return b.bytes
+}
 
 // Next is io.EOF: nothing follows.
 func (b *Buffer) Next() ([]byte, error) { return nil, io.EOF }

@@ -96,7 +96,7 @@ func TestADictionarySavesWhatBodiesHaveInCommon(t *testing.T) {
 	list := userList(60 << 10)
 	d := e.Dictionaries("r").Learn(list[:30<<10])
 	page := list[30<<10:]
-	with, without := e.EncodeWith(d, 3, 0, page), e.Encode(Zstd, 3, 0, page)
+	with, without := e.EncodeWith(d, 3, 0, page), e.Encode(NoSpace, Zstd, 3, 0, page)
 	if len(with.Bytes()) >= len(without.Bytes()) {
 		t.Errorf("%d bytes with a dictionary, %d without", len(with.Bytes()), len(without.Bytes()))
 	}

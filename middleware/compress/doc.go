@@ -10,6 +10,9 @@
 // different bytes that decode to the same ones. That is safe because ranges of
 // coded responses are never offered nor served.
 //
+// Bodies that come again and again are coded once: a memo keeps what became of
+// them.
+//
 // Dictionaries (RFC 9842) are bodies of earlier responses. Who names one by its
 // hash has it, so that nothing of it is told to anybody else; requests of other
 // sites' pages are answered without.

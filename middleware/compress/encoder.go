@@ -175,14 +175,24 @@ func (e *Encoder) release() {
 }
 
 // Encode codes a body of at most MaxWhole bytes in one go, at a level lowered
-// by so many steps. The encoder is free again when it returns. nil when the
-// result would not be smaller. The caller releases the buffer. Allocates
-// nothing once the pools are filled.
-func (e *Engine) Encode(c Coding, level, steps int, body []byte) *Buffer {
+// by so many steps, or takes what a body with the same bytes has become in this
+// space. The encoder is free again when it returns. nil when the result would not
+// be smaller. The caller releases the buffer. Allocates nothing once the pools are
+// filled, but for a form that is kept.
+func (e *Engine) Encode(s Space, c Coding, level, steps int, body []byte) *Buffer {
 	if len(body) > MaxWhole {
 		panic("BUG: body too large to be coded in one go")
 	}
 	begun := clock.Mono()
+	known, name, keep := e.memo.find(s, c, speed(c, level), body)
+	if known != nil {
+		b := e.recall(c, known, len(body))
+		e.nanoseconds[c].Add(uint64(clock.Mono() - begun))
+		return b
+	}
+	if keep {
+		steps = 0 // it pays off later
+	}
 	lowered := lower(c, level, steps)
 	enc := e.acquire(c, lowered, whole, int64(len(body)))
 	if enc.zstd != nil {
@@ -194,8 +204,21 @@ func (e *Engine) Encode(c Coding, level, steps int, body []byte) *Buffer {
 	}
 	b := e.coded(c, enc.out.bytes, len(body), speed(c, lowered) < speed(c, level))
 	enc.release()
+	if keep {
+		e.memo.keep(name, b.Bytes())
+	}
 	e.nanoseconds[c].Add(uint64(clock.Mono() - begun))
 	return b
+}
+
+// recall is what a body of so many bytes has become before, nil when that is
+// not smaller.
+func (e *Engine) recall(c Coding, f *form, body int) *Buffer {
+	e.memoHits[c].Inc()
+	if len(f.coded) == 0 {
+		return nil
+	}
+	return e.coded(c, f.coded, body, false)
 }
 
 // bestLevels are those of bodies that are coded once and sent often.

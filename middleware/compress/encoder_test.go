@@ -21,7 +21,7 @@ func TestReferenceToolsDecodeWholeBodies(t *testing.T) {
 			for _, n := range []int{255, 256, 4 << 10, 64 << 10, MaxWhole} {
 				for _, level := range []int{1, 2, 3, 4, 6, 9} {
 					body := userList(n)
-					b := e.Encode(c, level, 0, body)
+					b := e.Encode(NoSpace, c, level, 0, body)
 					if b == nil {
 						t.Fatalf("%d bytes at level %d are not smaller", n, level)
 					}
@@ -67,7 +67,7 @@ func TestWhatGrowsIsNotCoded(t *testing.T) {
 	e := newEngine()
 	for _, c := range codings {
 		for _, n := range []int{0, 1, 300, 70_000} {
-			if b := e.Encode(c, 1, 0, noise(n)); b != nil {
+			if b := e.Encode(NoSpace, c, 1, 0, noise(n)); b != nil {
 				t.Errorf("%v: %d bytes of noise became %d", c, n, len(b.Bytes()))
 			}
 		}
@@ -81,11 +81,11 @@ func TestEncodersRememberNothing(t *testing.T) {
 	for _, c := range codings {
 		for _, level := range []int{1, 3, 6, 9} {
 			fresh, used := newEngine(), newEngine()
-			want := string(fresh.Encode(c, level, 0, body).Bytes())
+			want := string(fresh.Encode(NoSpace, c, level, 0, body).Bytes())
 			for range 3 {
-				used.Encode(c, level, 0, secret).Release()
+				used.Encode(NoSpace, c, level, 0, secret).Release()
 			}
-			if got := used.Encode(c, level, 0, body); string(got.Bytes()) != want {
+			if got := used.Encode(NoSpace, c, level, 0, body); string(got.Bytes()) != want {
 				t.Errorf("%v, level %d: a used encoder makes other bytes of a body", c, level)
 			}
 			for _, length := range []int64{-1, int64(len(body))} {
@@ -162,7 +162,7 @@ func TestWholeBodiesAllocateNothing(t *testing.T) {
 	for _, c := range codings {
 		t.Run(c.String(), func(t *testing.T) {
 			defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1)) // each P has a pool that is filled at its first use
-			f := func() { e.Encode(c, 3, 0, body).Release() }
+			f := func() { e.Encode(NoSpace, c, 3, 0, body).Release() }
 			mallocs.None(t, c.String(), 10_000, f)
 		})
 	}
@@ -251,7 +251,7 @@ func TestRatios(t *testing.T) {
 				size, best := 0, time.Hour
 				for range 20 {
 					begun := time.Now()
-					b := e.Encode(c, level, 0, body)
+					b := e.Encode(NoSpace, c, level, 0, body)
 					best = min(best, time.Since(begun))
 					if b != nil {
 						size = len(b.Bytes())
@@ -272,7 +272,7 @@ func BenchmarkEncode(b *testing.B) {
 			b.ReportAllocs()
 			b.SetBytes(int64(len(body)))
 			for b.Loop() {
-				e.Encode(c, 3, 0, body).Release()
+				e.Encode(NoSpace, c, 3, 0, body).Release()
 			}
 		})
 	}

@@ -8,13 +8,14 @@ import (
 )
 
 // Engine is what outlives a configuration: the encoders and decoders that wait
-// for work, how many streams hold one, how busy the process is, and what is
-// counted. Safe for concurrent use.
+// for work, how many streams hold one, how busy the process is, the forms of
+// bodies that come again and again, and what is counted. Safe for concurrent use.
 type Engine struct {
 	encoders [CodingCount][maxLevel + 1][kinds]sync.Pool
 	decoders [CodingCount]sync.Pool
 	streams  atomic.Int64
 	load     load
+	memo     *memo
 
 	learning     sync.Mutex
 	dictionaries map[string]*Dictionaries // by route
@@ -23,6 +24,7 @@ type Engine struct {
 	responses         [CodingCount]*metrics.Counter
 	lowered           [CodingCount]*metrics.Counter
 	reused            [CodingCount]*metrics.Counter
+	memoHits          [CodingCount]*metrics.Counter
 	nanoseconds       [CodingCount]atomic.Uint64
 	decodedIn         [CodingCount]*metrics.Counter
 	decodedOut        [CodingCount]*metrics.Counter
@@ -36,11 +38,12 @@ func NewEngine(r *metrics.Registry) *Engine {
 		responses = "Responses that were coded."
 		lowered   = "Responses that were coded at a lower level than configured because the CPUs were busy."
 		reused    = "Responses whose coded form came from the cache."
+		memoHits  = "Responses that were not coded anew: the origin had sent a body with the same bytes before."
 		seconds   = "Time spent coding response bodies."
 		decoded   = "Bytes of response bodies before (in) and after (out) the origin's coding was taken off."
 		skipped   = "Responses that were not coded, by reason."
 	)
-	e := &Engine{}
+	e := &Engine{memo: newMemo()}
 	e.load.cpu = processTime
 	for c := Zstd; c < CodingCount; c++ {
 		e.bytesIn[c] = r.Counter("gateway_compress_bytes_total", bytes, "coding", c.String(), "direction", "in")
@@ -48,6 +51,7 @@ func NewEngine(r *metrics.Registry) *Engine {
 		e.responses[c] = r.Counter("gateway_compress_responses_total", responses, "coding", c.String())
 		e.lowered[c] = r.Counter("gateway_compress_lowered_total", lowered, "coding", c.String())
 		e.reused[c] = r.Counter("gateway_compress_reused_total", reused, "coding", c.String())
+		e.memoHits[c] = r.Counter("gateway_compress_memo_hits_total", memoHits, "coding", c.String())
 		e.decodedIn[c] = r.Counter("gateway_compress_decoded_bytes_total", decoded, "coding", c.String(), "direction", "in")
 		e.decodedOut[c] = r.Counter("gateway_compress_decoded_bytes_total", decoded, "coding", c.String(), "direction", "out")
 		r.CounterFunc("gateway_compress_seconds_total", seconds,
@@ -58,6 +62,8 @@ func NewEngine(r *metrics.Registry) *Engine {
 	}
 	r.GaugeFunc("gateway_compress_streams", "Streamed bodies that are being coded or decoded now.",
 		func() float64 { return float64(e.streams.Load()) })
+	r.GaugeFunc("gateway_compress_memo_bytes", "Memory of coded forms that are kept because their bodies come again and again.",
+		func() float64 { return float64(e.memo.size()) })
 	r.GaugeFunc("gateway_compress_cpu_usage_ratio", "Share of the CPUs that the process used when levels were last adjusted to it, 0 to 1.",
 		e.load.share)
 	return e
@@ -71,6 +77,9 @@ func (e *Engine) Shedder(busy float64) *Shedder {
 	}
 	return &Shedder{load: &e.load, busy: busy}
 }
+
+// Space is the space of a route's bodies.
+func (e *Engine) Space(route string) Space { return e.memo.space(route) }
 
 // Skip is why a response was not coded.
 type Skip uint8

@@ -39,6 +39,12 @@ type Options struct {
 	// twelve times as much and saves 15 %.
 	GzipLevel int `toml:"gzip_level" default:"1" min:"1" max:"9"`
 
+	// Keep the coded forms of bodies that the origin sends again and again, up to
+	// 16 MiB for all routes together, so that they are coded once. The origin is
+	// asked for each response as ever. Bodies that Cache-Control says no-store or
+	// private of are not kept, and streamed ones (max_streams) neither.
+	Memo bool `toml:"memo" default:"true"`
+
 	// Share of the CPUs in use by the gateway above which levels fall, in two
 	// steps down to 1, until it is 15 points below again: speed is worth more
 	// than size then. "0%" keeps the levels.
