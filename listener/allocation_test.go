@@ -9,10 +9,11 @@ import (
 	"time"
 
 	"gateway/exchange"
+	"gateway/internal/mallocs"
 )
 
 func TestRequestsAllocateNothing(t *testing.T) {
-	if raceEnabled {
+	if mallocs.Race {
 		t.Skip("the race detector allocates")
 	}
 	body, p := []byte("hello, world"), make([]byte, 64)

@@ -97,7 +97,7 @@ func (s *steady) allocatesNothing(what string) {
 }
 
 func TestRequestsAllocNothing(t *testing.T) {
-	if raceEnabled {
+	if mallocs.Race {
 		t.Skip("the race detector allocates")
 	}
 	const fields = "User-Agent: Mozilla/5.0 (X11; Linux x86_64)\r\nAccept: */*\r\nAccept-Encoding: gzip, br\r\nCookie: session=0123456789abcdef\r\n\r\n"
@@ -193,7 +193,7 @@ upstream = "app"
 // Responses that are stored, and those that may not be, for another URL each
 // time. The memory is small, so that most of it was used before.
 func TestMissesAllocNothing(t *testing.T) {
-	if raceEnabled {
+	if mallocs.Race {
 		t.Skip("the race detector allocates")
 	}
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // it would empty the pools

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"gateway/internal/mallocs"
 	"gateway/internal/origin"
 )
 
@@ -464,7 +465,7 @@ func TestStoredResponsesOutliveTheGateway(t *testing.T) {
 }
 
 func TestHitsAllocNothing(t *testing.T) {
-	if raceEnabled {
+	if mallocs.Race {
 		t.Skip("the race detector allocates")
 	}
 	// Of an age whose digits do not become more meanwhile.

@@ -5,12 +5,13 @@ import (
 	"runtime/debug"
 	"testing"
 
+	"gateway/internal/mallocs"
 	"gateway/internal/origin"
 )
 
 // A whole body is coded for each request: nothing is stored.
 func TestCodedResponsesAllocNothing(t *testing.T) {
-	if raceEnabled {
+	if mallocs.Race {
 		t.Skip("the race detector allocates")
 	}
 	// The collector would empty the pools of encoders; it has nothing to do.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 
+	"gateway/internal/mallocs"
 	"gateway/internal/origin"
 )
 
@@ -66,7 +67,7 @@ func TestStoredBodiesAreCodedOnceForAll(t *testing.T) {
 }
 
 func TestStoredFormsAllocNothing(t *testing.T) {
-	if raceEnabled {
+	if mallocs.Race {
 		t.Skip("the race detector allocates")
 	}
 	body := records(30 << 10)

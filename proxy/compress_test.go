@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"gateway/internal/browser"
+	"gateway/internal/mallocs"
 	"gateway/internal/origin"
 	"gateway/metrics"
 	"gateway/middleware/compress"
@@ -117,7 +118,7 @@ func TestReferenceToolsDecodeEveryCoding(t *testing.T) {
 	for _, coding := range codingNames {
 		for _, kind := range []string{"whole", "stream"} {
 			for _, size := range codedSizes {
-				if raceEnabled && size > 1<<20 && kind == "whole" {
+				if mallocs.Race && size > 1<<20 && kind == "whole" {
 					continue // in pieces to the encoder, too
 				}
 				t.Run(fmt.Sprintf("%s/%s/%d", coding, kind, size), func(t *testing.T) {
@@ -137,7 +138,7 @@ func TestReferenceToolsDecodeEveryCoding(t *testing.T) {
 					if err != nil || string(got) != all[:size] {
 						t.Errorf("the tool decodes %d other bytes: %v", len(got), err)
 					}
-					if raceEnabled && size > 1<<20 {
+					if mallocs.Race && size > 1<<20 {
 						return // twice is too slow
 					}
 					curl := exec.CommandContext(t.Context(), "curl", "-sS", "--compressed", "--max-time", "60", "-H", "Accept-Encoding: "+coding, url)
@@ -158,7 +159,7 @@ func TestChromiumDecodesEveryCoding(t *testing.T) {
 	for _, coding := range codingNames {
 		for _, kind := range []string{"whole", "stream"} {
 			for _, size := range codedSizes {
-				if raceEnabled && size > 1<<20 {
+				if mallocs.Race && size > 1<<20 {
 					continue // the race detector makes that slow
 				}
 				path := fmt.Sprintf("/%s/%s/%d", coding, kind, size)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"gateway/internal/mallocs"
 	"gateway/internal/origin"
 )
 
@@ -75,7 +76,7 @@ func TestEventsAreABoundedPartOfTheLog(t *testing.T) {
 }
 
 func TestSamplesOfTheHistoryAllocNothing(t *testing.T) {
-	if raceEnabled {
+	if mallocs.Race {
 		t.Skip("the race detector allocates")
 	}
 	o := origin.Start(t, origin.Reply(origin.OK("hello")))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"gateway/internal/mallocs"
 	"gateway/internal/origin"
 	"gateway/internal/testenv"
 )
@@ -218,7 +219,7 @@ func TestStoredBodiesAreCodedOnce(t *testing.T) {
 }
 
 func TestCodedHitsAllocNothing(t *testing.T) {
-	if raceEnabled {
+	if mallocs.Race {
 		t.Skip("the race detector allocates")
 	}
 	body := strings.Repeat("a body that is worth it, ", 640) // 16 kB

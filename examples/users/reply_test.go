@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/valyala/fasthttp"
+
+	"gateway/internal/mallocs"
 )
 
 func TestReplyForgetsEverything(t *testing.T) {
@@ -56,7 +58,7 @@ func TestHugeReplyIsNotPooled(t *testing.T) {
 }
 
 func TestListAllocatesNothing(t *testing.T) {
-	if raceEnabled {
+	if mallocs.Race {
 		t.Skip("the race detector allocates")
 	}
 	s, err := New(t.Context(), Options{Seed: 1000, Name: "a"})

@@ -174,6 +174,18 @@ func (e *Encoder) release() {
 	e.home.Put(e)
 }
 
+// all codes a body in one go. The result is the encoder's.
+func (e *Encoder) all(body []byte) []byte {
+	if e.zstd != nil {
+		e.out.bytes = e.zstd.EncodeAll(body, e.out.bytes)
+		return e.out.bytes
+	}
+	_, err := e.w.Write(body)
+	must(err)
+	must(e.w.Close())
+	return e.out.bytes
+}
+
 // Encode codes a body of at most MaxWhole bytes in one go, at a level lowered
 // by so many steps, or takes what a body with the same bytes has become in this
 // space. The encoder is free again when it returns. nil when the result would not
@@ -195,14 +207,7 @@ func (e *Engine) Encode(s Space, c Coding, level, steps int, body []byte) *Buffe
 	}
 	lowered := lower(c, level, steps)
 	enc := e.acquire(c, lowered, whole, int64(len(body)))
-	if enc.zstd != nil {
-		enc.out.bytes = enc.zstd.EncodeAll(body, enc.out.bytes)
-	} else {
-		_, err := enc.w.Write(body)
-		must(err)
-		must(enc.w.Close())
-	}
-	b := e.coded(c, enc.out.bytes, len(body), speed(c, lowered) < speed(c, level))
+	b := e.coded(c, enc.all(body), len(body), speed(c, lowered) < speed(c, level))
 	enc.release()
 	if keep {
 		e.memo.keep(name, b.Bytes())
@@ -230,16 +235,10 @@ var bestLevels = [CodingCount]int{Zstd: maxLevel, Brotli: maxLevel, Gzip: maxLev
 func (e *Engine) Best(c Coding, body []byte) []byte {
 	begun := clock.Mono()
 	enc := e.acquire(c, bestLevels[c], whole, int64(len(body)))
-	if enc.zstd != nil {
-		enc.out.bytes = enc.zstd.EncodeAll(body, enc.out.bytes)
-	} else {
-		_, err := enc.w.Write(body)
-		must(err)
-		must(enc.w.Close())
-	}
+	out := enc.all(body)
 	var best []byte
-	if n := len(enc.out.bytes); n < len(body) {
-		best = bytes.Clone(enc.out.bytes)
+	if n := len(out); n < len(body) {
+		best = bytes.Clone(out)
 		e.bytesIn[c].Add(uint64(len(body)))
 		e.bytesOut[c].Add(uint64(n))
 		e.count(c, false)

@@ -1,5 +1,0 @@
-//go:build !race
-
-package users
-
-const raceEnabled = false
