@@ -31,7 +31,7 @@ type scenario struct {
 	clients   int     // connections
 	rate      float64 // of the fixed part, requests a second
 	answer    string  // what of the origin's answers the body must be; empty for refusals
-	renewed   bool   // no body is like another
+	renewed   bool    // no body is like another
 	status    int
 	origin    float64 // requests to the origin for each request
 	idle      int     // connections that do nothing; then nothing else is measured
