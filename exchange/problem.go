@@ -29,10 +29,10 @@ func (x *Exchange) FailWith(r Reason, status int, detail string) {
 	o := &outcomes[r]
 	x.Reason = r
 	h := x.Own(status)
-	h.AddString("Content-Type", "application/problem+json")
-	h.AddString("Cache-Control", "no-store")
+	h.AddIDString(wire.ContentType, "application/problem+json")
+	h.AddIDString(wire.CacheControl, "no-store")
 	if o.retry {
-		h.AddString("Retry-After", retryAfter)
+		h.AddIDString(wire.RetryAfter, retryAfter)
 	}
 	if o.proxy != "" {
 		at := len(x.storage)
@@ -43,7 +43,7 @@ func (x *Exchange) FailWith(r Reason, status int, detail string) {
 			x.storage = append(x.storage, detail...)
 			x.storage = append(x.storage, '"')
 		}
-		h.Add("Proxy-Status", x.storage[at:])
+		h.AddID(wire.ProxyStatus, x.storage[at:])
 	}
 
 	b := append(x.body[:0], `{"type":"about:blank","title":"`...)

@@ -176,7 +176,7 @@ func (s *Cache) answer(x *exchange.Exchange, e *cache.Entry, body []byte) {
 		h.Del(wire.ETag)
 		h.Del(wire.LastModified)
 		var scratch [64]byte
-		h.Add("Content-Range", cache.AppendUnsatisfied(scratch[:0], total))
+		h.AddID(wire.ContentRange, cache.AppendUnsatisfied(scratch[:0], total))
 	case cache.AnswerRanges:
 		res.Status = 206
 		if !partial {
@@ -191,7 +191,7 @@ func (s *Cache) answer(x *exchange.Exchange, e *cache.Entry, body []byte) {
 		}
 		span := ranges[0]
 		var scratch [96]byte
-		h.Add("Content-Range", cache.AppendContentRange(scratch[:0], span, total))
+		h.AddID(wire.ContentRange, cache.AppendContentRange(scratch[:0], span, total))
 		res.Body = body[span.First-first : span.Last-first+1]
 		res.Length = int64(len(res.Body))
 	}
@@ -205,7 +205,7 @@ func (s *Cache) head(x *exchange.Exchange, e *cache.Entry) *wire.Header {
 	}
 	terms := e.Terms()
 	var scratch [24]byte
-	h.Add("Age", strconv.AppendInt(scratch[:0], terms.Age(clock.Nanos())/1e9, 10))
+	h.AddID(wire.Age, strconv.AppendInt(scratch[:0], terms.Age(clock.Nanos())/1e9, 10))
 	return h
 }
 
@@ -229,7 +229,7 @@ func (s *Cache) Share(x *exchange.Exchange, r *cache.Reader) (left int64) {
 	}
 	if first, total, partial := e.Partial(); partial {
 		var scratch [96]byte
-		h.Add("Content-Range", cache.AppendContentRange(scratch[:0], cache.Span{First: first, Last: first + e.BodyLen() - 1}, total))
+		h.AddID(wire.ContentRange, cache.AppendContentRange(scratch[:0], cache.Span{First: first, Last: first + e.BodyLen() - 1}, total))
 	}
 	x.Response.Length = wire.LengthUntilClose
 	if n := e.BodyLen(); n >= 0 {

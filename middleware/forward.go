@@ -25,14 +25,14 @@ func (d *Identity) Forward(x *exchange.Exchange) {
 
 	// RFC 9110 section 7.6.3: the version is the one that was received.
 	if x.Request.Minor == 0 {
-		h.AddString("Via", "1.0 gateway")
+		h.AddIDString(wire.Via, "1.0 gateway")
 	} else {
-		h.AddString("Via", "1.1 gateway")
+		h.AddIDString(wire.Via, "1.1 gateway")
 	}
 
 	if received := only(h, wire.XRequestID); string(received) != string(x.ID) {
 		h.Del(wire.XRequestID)
-		h.Add("X-Request-Id", x.ID)
+		h.AddID(wire.XRequestID, x.ID)
 	}
 	d.trace(x, h)
 }
@@ -57,7 +57,7 @@ func forwardedFor(x *exchange.Exchange, h *wire.Header) {
 		list = peer.AppendTo(list)
 	}
 	if len(list) > 0 {
-		h.Add("X-Forwarded-For", list)
+		h.AddID(wire.XForwardedFor, list)
 	}
 }
 
@@ -82,7 +82,7 @@ func appendLines(dst []byte, h *wire.Header, id wire.FieldID) []byte {
 // forwardedOrigin tells scheme, host and port as the client used them.
 func forwardedOrigin(x *exchange.Exchange, h *wire.Header) {
 	h.Del(wire.XForwardedProto)
-	h.AddString("X-Forwarded-Proto", x.Scheme)
+	h.AddIDString(wire.XForwardedProto, x.Scheme)
 
 	host := x.Request.Host
 	if received := only(h, wire.XForwardedHost); x.Trusted && len(received) > 0 {
@@ -90,7 +90,7 @@ func forwardedOrigin(x *exchange.Exchange, h *wire.Header) {
 	} else {
 		h.Del(wire.XForwardedHost)
 		if len(host) > 0 {
-			h.Add("X-Forwarded-Host", host)
+			h.AddID(wire.XForwardedHost, host)
 		}
 	}
 
@@ -99,11 +99,11 @@ func forwardedOrigin(x *exchange.Exchange, h *wire.Header) {
 	}
 	h.Del(wire.XForwardedPort)
 	if port := portOf(host); len(port) > 0 {
-		h.Add("X-Forwarded-Port", port)
+		h.AddID(wire.XForwardedPort, port)
 	} else if x.Scheme == "https" {
-		h.AddString("X-Forwarded-Port", "443")
+		h.AddIDString(wire.XForwardedPort, "443")
 	} else {
-		h.AddString("X-Forwarded-Port", "80")
+		h.AddIDString(wire.XForwardedPort, "80")
 	}
 }
 
@@ -148,7 +148,7 @@ func forwarded(x *exchange.Exchange, h *wire.Header) {
 		list = append(list, ";proto=http"...)
 	}
 	h.Del(wire.Forwarded)
-	h.Add("Forwarded", list)
+	h.AddID(wire.Forwarded, list)
 }
 
 // appendNode appends for=, with IPv6 in brackets and quotes (RFC 7239 section
@@ -216,7 +216,7 @@ func (d *Identity) trace(x *exchange.Exchange, h *wire.Header) {
 	parent = append(parent, "-0"...)
 	parent = append(parent, '0'+flags)
 	h.Del(wire.Traceparent)
-	h.Add("traceparent", parent)
+	h.AddID(wire.Traceparent, parent)
 }
 
 // The flags of a traceparent that are defined; others are not passed on.

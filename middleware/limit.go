@@ -317,9 +317,9 @@ func (l *Limit) refuse(x *exchange.Exchange, t *ratelimit.Ticket, p *limitPolicy
 		body, kind = x.Keep(p.compose(buffer[len(after):len(after)], after, x.ID)), bodyTypes[p.Options.Body]
 	}
 	h := x.Respond(429, body)
-	h.AddString("Content-Type", kind)
-	h.AddString("Cache-Control", "no-store")
-	h.Add("Retry-After", after)
+	h.AddIDString(wire.ContentType, kind)
+	h.AddIDString(wire.CacheControl, "no-store")
+	h.AddID(wire.RetryAfter, after)
 	l.describe(h, p.Limiter, &denied)
 	return false
 }

@@ -191,7 +191,7 @@ func (t *Token) Before(x *exchange.Exchange) bool {
 	if state != noToken { // RFC 6750 section 3.1
 		challenge = `Bearer error="invalid_token"`
 	}
-	x.Response.Header.AddString("WWW-Authenticate", challenge)
+	x.Response.Header.AddIDString(wire.WWWAuthenticate, challenge)
 	return false
 }
 

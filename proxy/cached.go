@@ -72,7 +72,7 @@ func (t *target) throughCache(x *exchange.Exchange, snapshot *Snapshot) {
 				}
 			}
 			if x.Sticky != nil && x.Response.Header != nil {
-				x.Response.Header.Add("Set-Cookie", x.Sticky)
+				x.Response.Header.AddID(wire.SetCookie, x.Sticky)
 			}
 			s.Report(x, result, &report)
 			return

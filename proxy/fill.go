@@ -117,11 +117,11 @@ func (t *target) condition(x *exchange.Exchange, validating bool) {
 	h.Del(wire.IfRange)
 	e := &x.Lookup.Entry
 	if tag := e.ETag(); tag != nil {
-		h.Add("If-None-Match", tag)
+		h.AddID(wire.IfNoneMatch, tag)
 	}
 	if modified, ok := e.LastModified(); ok {
 		var scratch [32]byte
-		h.Add("If-Modified-Since", cache.AppendDate(scratch[:0], modified))
+		h.AddID(wire.IfModifiedSince, cache.AppendDate(scratch[:0], modified))
 	}
 }
 

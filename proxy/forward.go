@@ -332,7 +332,7 @@ func (t *target) stick(x *exchange.Exchange, server *upstream.Server, token []by
 			x.Sticky = append([]byte(nil), cookie...)
 			return
 		}
-		x.Call.Response.Add("Set-Cookie", cookie)
+		x.Call.Response.AddID(wire.SetCookie, cookie)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 
 	"gateway/config"
 	"gateway/exchange"
+	"gateway/wire"
 )
 
 // respond is the action of a route that asks no upstream: a redirect or a
@@ -53,7 +54,7 @@ func (r *respond) answer(x *exchange.Exchange) {
 	x.Reason = exchange.Done
 	if r.location == nil {
 		if len(r.body) > 0 {
-			h.AddString("Content-Type", r.contentType)
+			h.AddIDString(wire.ContentType, r.contentType)
 		}
 		return
 	}
@@ -85,5 +86,5 @@ func (r *respond) answer(x *exchange.Exchange) {
 		}
 	}
 	x.Head = to
-	h.Add("Location", to)
+	h.AddID(wire.Location, to)
 }

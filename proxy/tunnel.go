@@ -35,8 +35,8 @@ func (r *route) upgrade(x *exchange.Exchange) exchange.Reason {
 	conn, early := x.Call.Hijack()
 	x.Calling(nil)
 	res.DelHopByHop()
-	res.Add("Connection", []byte("Upgrade"))
-	res.Add("Upgrade", protocol)
+	res.AddID(wire.Connection, []byte("Upgrade"))
+	res.AddID(wire.Upgrade, protocol)
 	x.Response = exchange.Response{Status: 101, Header: &res.Header, Length: 0}
 	x.Tunnel = &tunnel{gateway: r.gateway, x: x, origin: conn, early: early, idle: r.tunnelIdle}
 	return exchange.Done

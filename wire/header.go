@@ -161,32 +161,58 @@ func (h *Header) nextNamed(name []byte, from int) int {
 // configuration checks what it provides): a name that is not a token and a
 // value with CR, LF or NUL panic as a bug of the caller.
 func (h *Header) Add(name string, value []byte) {
-	if !ascii.IsToken(view(name)) || len(name) > math.MaxUint16 {
+	id := LookupField(view(name))
+	if id == Unknown && (!ascii.IsToken(name) || len(name) > math.MaxUint16) {
 		panic("BUG: field name " + name + " is not a token")
 	}
-	for _, c := range value {
+	h.add(id, name, value)
+}
+
+// AddID is Add for a field that has an id, in its usual spelling. The name costs
+// neither a check nor a look-up.
+func (h *Header) AddID(id FieldID, value []byte) {
+	if id == Unknown {
+		panic("BUG: AddID of an unknown field")
+	}
+	h.add(id, spellings[id], value)
+}
+
+func (h *Header) add(id FieldID, name string, value []byte) {
+	if breaksLine(value) {
+		panic("BUG: value of field " + name + " would break its line")
+	}
+	at := len(h.added)
+	line := append(h.added, name...)
+	line = append(line, ": "...)
+	valueAt := len(line)
+	line = append(line, value...)
+	h.added = append(line, "\r\n"...)
+	h.fields = append(h.fields, field{
+		nameAt:   uint32(at),
+		nameLen:  uint16(len(name)),
+		valueAt:  uint32(valueAt),
+		valueLen: uint32(len(value)),
+		id:       id,
+		flags:    fieldAdded,
+	})
+	h.known |= 1 << id
+}
+
+// breaksLine reports whether a value has CR, LF or NUL.
+func breaksLine(value []byte) bool {
+	for _, c := range value[visibleLen(value):] { // most often there is nothing left
 		if c == '\r' || c == '\n' || c == 0 {
-			panic("BUG: value of field " + name + " would break its line")
+			return true
 		}
 	}
-	f := field{
-		nameAt:   uint32(len(h.added)),
-		nameLen:  uint16(len(name)),
-		valueLen: uint32(len(value)),
-		id:       LookupField(view(name)),
-		flags:    fieldAdded,
-	}
-	h.added = append(h.added, name...)
-	h.added = append(h.added, ": "...)
-	f.valueAt = uint32(len(h.added))
-	h.added = append(h.added, value...)
-	h.added = append(h.added, "\r\n"...)
-	h.fields = append(h.fields, f)
-	h.known |= 1 << f.id
+	return false
 }
 
 // AddString is Add for a string value.
 func (h *Header) AddString(name, value string) { h.Add(name, view(value)) }
+
+// AddIDString is AddID for a string value.
+func (h *Header) AddIDString(id FieldID, value string) { h.AddID(id, view(value)) }
 
 // Set replaces all fields of that name by one, which becomes the last field.
 func (h *Header) Set(name string, value []byte) {

@@ -38,8 +38,8 @@ func (e *Entry) rangeValidator() []byte {
 func (e *Entry) AskRest(h *wire.Header) {
 	var scratch [32]byte
 	rest := strconv.AppendInt(append(scratch[:0], "bytes="...), e.BodyLen(), 10)
-	h.Add("Range", append(rest, '-'))
-	h.Add("If-Range", e.rangeValidator())
+	h.AddID(wire.Range, append(rest, '-'))
+	h.AddID(wire.IfRange, e.rangeValidator())
 }
 
 // Complete reports whether a response is the rest that AskRest asks for, and sets

@@ -83,5 +83,5 @@ func (r *Report) AppendStatus(dst []byte, identifier string) []byte {
 // AddStatus adds the member to a response, behind those of caches before.
 func (r *Report) AddStatus(h *wire.Header, identifier string) {
 	var scratch [256]byte
-	h.Add("Cache-Status", r.AppendStatus(scratch[:0], identifier))
+	h.AddID(wire.CacheStatus, r.AppendStatus(scratch[:0], identifier))
 }
