@@ -44,7 +44,7 @@ func (t *target) forward(x *exchange.Exchange) {
 	}
 	c := x.Call
 	if t.timeout > 0 {
-		c.Deadline = time.Now().Add(t.timeout - time.Duration(clock.Mono()-x.Start))
+		c.Deadline = clock.TimeAt(x.Start + int64(t.timeout))
 	}
 	body, ok := t.takeBody(x)
 	if !ok {
@@ -119,7 +119,7 @@ func (t *target) forward(x *exchange.Exchange) {
 		if outcome != upstream.OK {
 			reason = reasonOf(outcome, x.Call)
 		} else {
-			x.FirstByte = clock.Mono()
+			x.FirstByte = x.Call.Answered
 			if x.Attempts < attempts && t.unwanted(x) {
 				tried.Add(server)
 				repeated = upstream.OK
@@ -147,12 +147,12 @@ func (t *target) forward(x *exchange.Exchange) {
 // whose outcome it is, and other is the one that is not used; else nil.
 func (t *target) attempt(x *exchange.Exchange, intent upstream.Intent) (o upstream.Outcome, other *upstream.Server) {
 	x.Attempts++
-	x.Attempted = clock.Mono()
+	x.Call.Ready() // before anybody is told: the client may leave before it has begun
+	x.Attempted = x.Call.Began
 	x.FirstByte = 0
 	if x.Attempts == 1 {
 		x.Forwarded = x.Attempted
 	}
-	x.Call.Ready() // before anybody is told: the client may leave before it has begun
 	if !x.Calling(x.Call) {
 		return upstream.Cancelled, nil
 	}

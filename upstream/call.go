@@ -40,6 +40,11 @@ type Call struct {
 	// until End.
 	Response wire.Response
 
+	// Times of the use, clock.Mono in ns.
+
+	Began    int64 // Ready, or Do without it
+	Answered int64 // Do had what it returned OK with: the head, and the body if that is small
+
 	// State of the use, of the calling goroutine unless said otherwise.
 
 	sent      atomic.Bool // an upload sets it from its own goroutine
@@ -135,13 +140,14 @@ var past = time.Unix(1, 0)
 
 // Ready ends what the call was used for, and makes Cancel count from here on,
 // for the Do that follows: whoever hands the call to somebody who may cancel it
-// calls Ready before.
+// calls Ready before. The attempt's time runs from here on.
 func (c *Call) Ready() {
 	c.End()
 	c.mu.Lock()
 	c.using, c.cancelled, c.waiting, c.answered = true, false, true, false
 	c.mu.Unlock()
 	c.ready = true
+	c.Began = clock.Mono()
 }
 
 // Do sends the request to the endpoint and reads the head of the final
@@ -166,7 +172,7 @@ func (c *Call) Do(e *Endpoint) Outcome {
 }
 
 func (c *Call) attempt(e *Endpoint) Outcome {
-	start := clock.Now()
+	start := clock.TimeAt(c.Began)
 	if c.tryLimit = (time.Time{}); c.TryTimeout > 0 {
 		c.tryLimit = start.Add(c.TryTimeout)
 	}
@@ -445,7 +451,7 @@ func (c *Call) finish(reusable bool) {
 	c.mu.Unlock()
 	if cn != nil {
 		if reusable {
-			cn.endpoint.put(cn)
+			cn.endpoint.put(cn, max(c.Answered, c.reply.filled))
 		} else {
 			cn.abort()
 		}
@@ -481,6 +487,7 @@ func (c *Call) Reset() {
 	c.ConnectTimeout, c.TryTimeout, c.FirstByteTimeout, c.BetweenTimeout, c.Deadline = 0, 0, 0, 0, time.Time{}
 	c.Response.Reset()
 	c.sent.Store(false)
+	c.Began, c.Answered = 0, 0
 	c.reused, c.fault, c.cause, c.uploadErr = false, wire.NoFault, nil, nil
 	c.reply.chunked.Reset()
 }

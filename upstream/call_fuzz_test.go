@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"gateway/internal/clock"
 	"gateway/wire"
 )
 
@@ -82,7 +83,7 @@ func FuzzCallResponse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data, splits []byte, head bool) {
 		e := NewEndpoint(EndpointOptions{MaxIdle: 1})
 		socket := &scripted{left: data, splits: splits}
-		e.put(newConn(e, socket))
+		e.put(newConn(e, socket), clock.Mono())
 		c := Call{Method: wire.MethodGet, Head: []byte("request")}
 		method := "GET"
 		if head {

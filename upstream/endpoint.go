@@ -133,8 +133,9 @@ func (e *Endpoint) take(fresh bool) *conn {
 }
 
 // put keeps a connection whose response ended at its boundary, or closes it.
-func (e *Endpoint) put(c *conn) {
-	if !c.drained() || !e.idle.push(c) {
+// since is clock.Mono after its last read.
+func (e *Endpoint) put(c *conn, since int64) {
+	if !c.drained() || !e.idle.push(c, since) {
 		c.close()
 	}
 }

@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"syscall"
@@ -32,7 +33,7 @@ func connected(t *testing.T, n int, o EndpointOptions) *Endpoint {
 		if outcome != OK {
 			t.Fatalf("outcome is %v", outcome)
 		}
-		e.put(cn)
+		e.put(cn, clock.Mono())
 	}
 	look(t)
 	return e
@@ -66,7 +67,7 @@ func TestNewestIdleConnectionIsTaken(t *testing.T) {
 	if e.take(false) != c || e.take(false) != b {
 		t.Error("not the newest first")
 	}
-	e.put(c)
+	e.put(c, clock.Mono())
 	look(t)
 	if e.take(false) != c || e.take(false) != a || e.take(false) != nil {
 		t.Error("order is wrong after a return")
@@ -107,7 +108,7 @@ func TestConnectionsAreKeptAgain(t *testing.T) {
 	e := connected(t, 2, EndpointOptions{IdleTimeout: time.Hour})
 	c := e.take(false)
 	e.Retire()
-	e.put(c)
+	e.put(c, clock.Mono())
 	if open, idle := e.Stats(); open != 0 || idle != 0 {
 		t.Errorf("%d open, %d idle of an endpoint that keeps none", open, idle)
 	}
@@ -116,7 +117,7 @@ func TestConnectionsAreKeptAgain(t *testing.T) {
 	if outcome != OK {
 		t.Fatalf("outcome is %v", outcome)
 	}
-	e.put(cn)
+	e.put(cn, clock.Mono())
 	if open, idle := e.Stats(); open != 1 || idle != 1 || !e.idle.swept.Load() {
 		t.Errorf("%d open, %d idle, swept: %v; want one that is kept for a while", open, idle, e.idle.swept.Load())
 	}
@@ -154,7 +155,7 @@ func TestIdleConnectionsAreBounded(t *testing.T) {
 	e := connected(t, 3, EndpointOptions{})
 	c := e.take(false)
 	e.idle.stacks[0].room = 2
-	e.put(c)
+	e.put(c, clock.Mono())
 	if open, idle := e.Stats(); open != 2 || idle != 2 {
 		t.Errorf("%d open, %d idle, want 2", open, idle)
 	}
@@ -171,7 +172,7 @@ func TestIdleConnectionsOfAllProcessors(t *testing.T) {
 	}
 	kept := 0
 	for _, c := range all {
-		if e.idle.push(c) {
+		if e.idle.push(c, clock.Mono()) {
 			kept++
 		}
 	}
@@ -219,7 +220,7 @@ func TestConnectionThatWasSeenComesFirst(t *testing.T) {
 		t.Errorf("%p is taken", got)
 	}
 	for _, c := range []*conn{a, b, c} {
-		e.put(c)
+		e.put(c, clock.Mono())
 	}
 	look(t)
 	c.since = 1 << 62
@@ -279,7 +280,7 @@ func TestRetiredEndpointKeepsNothing(t *testing.T) {
 	if open, idle := e.Stats(); open != 1 || idle != 0 {
 		t.Errorf("%d open, %d idle", open, idle)
 	}
-	e.put(c)
+	e.put(c, clock.Mono())
 	if open, idle := e.Stats(); open != 0 || idle != 0 {
 		t.Errorf("%d open, %d idle", open, idle)
 	}
@@ -381,5 +382,42 @@ func BenchmarkGet(b *testing.B) {
 			b.Fatal(outcome)
 		}
 		c.End()
+	}
+}
+
+// What a connection is looked at after is the last read of its response, not
+// what came of that read later.
+func TestConnectionIsIdleSinceTheLastRead(t *testing.T) {
+	const large = 100_000
+	for name, response := range map[string]string{
+		"small": fake.OK("x"), "streamed": fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s", large, fake.Filler(large)),
+	} {
+		server := fake.Start(t, fake.Reply(response))
+		e := NewEndpoint(EndpointOptions{Network: server.Network, Address: server.Address, MaxIdle: 1})
+		t.Cleanup(e.Retire)
+		c := Call{Method: wire.MethodGet, Head: []byte("GET / HTTP/1.1\r\nHost: a\r\n\r\n")}
+		c.Ready()
+		before := clock.Mono()
+		if o := c.Do(e); o != OK {
+			t.Fatalf("%s: outcome is %v", name, o)
+		}
+		answered := clock.Mono()
+		if c.Began == 0 || c.Began > before || c.Answered < before || c.Answered > answered {
+			t.Errorf("%s: began %d, answered %d; Do ran from %d to %d", name, c.Began, c.Answered, before, answered)
+		}
+		for _, err := c.Next(); err == nil; _, err = c.Next() {
+		}
+		ended := clock.Mono()
+		idle := idleConns(e)
+		if len(idle) != 1 {
+			t.Fatalf("%s: %d idle connections", name, len(idle))
+		}
+		if since := idle[0].since; name == "small" && since != c.Answered || name == "streamed" && (since < answered || since > ended) {
+			t.Errorf("%s: idle since %d; answered %d, ended %d", name, since, c.Answered, ended)
+		}
+		c.Reset()
+		if c.Began != 0 || c.Answered != 0 || c.Head != nil {
+			t.Errorf("%s: Reset leaves something behind", name)
+		}
 	}
 }

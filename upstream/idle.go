@@ -136,9 +136,9 @@ func (s *stack) take(now int64) *conn {
 	return c
 }
 
-// push keeps the connection if there is room.
-func (l *idle) push(c *conn) (kept bool) {
-	c.since = clock.Mono()
+// push keeps the connection, idle since that moment, if there is room.
+func (l *idle) push(c *conn, since int64) (kept bool) {
+	c.since = since
 	l.visit(func(s *stack) bool {
 		if kept = !l.retired.Load() && len(s.conns) < s.room; kept {
 			s.conns = append(s.conns, c)
@@ -146,7 +146,7 @@ func (l *idle) push(c *conn) (kept bool) {
 		return kept
 	})
 	if kept && l.timeout > 0 && !l.swept.Load() {
-		l.sweepAt(clock.Mono() + int64(l.timeout))
+		l.sweepAt(since + int64(l.timeout))
 	}
 	return kept
 }

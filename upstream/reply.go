@@ -100,6 +100,7 @@ func (c *Call) receive(e *Endpoint) Outcome {
 					c.begin()
 					return OK
 				case status == 101:
+					c.Answered = clock.Mono()
 					if !c.Upgrade || c.upload != nil {
 						return c.refuse(wire.UpgradeRefused)
 					}
@@ -189,13 +190,17 @@ func (c *Call) begin() {
 	c.answered, c.waiting = true, false
 	c.mu.Unlock()
 	p.from, p.grow = p.r, p.w == len(p.buf)
-	switch p.left = c.Response.Length; {
-	case p.left >= 0 && p.left <= maxWhole:
+	p.left = c.Response.Length
+	small, err := p.left >= 0 && p.left <= maxWhole, error(nil)
+	if small {
 		c.conn.endpoint.learn(p.r + int(p.left))
-		if err := c.fill(int(p.left)); err != nil {
-			c.stop(c.bodyError(err))
-			return
-		}
+		err = c.fill(int(p.left))
+	}
+	c.Answered = clock.Mono()
+	switch {
+	case err != nil:
+		c.stop(c.bodyError(err))
+	case small:
 		p.data, p.whole = p.buf[p.r:p.r+int(p.left)], true
 		p.r += int(p.left)
 		c.complete()

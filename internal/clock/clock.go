@@ -144,7 +144,10 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 
 // Now is Mono as a time, for deadlines. It asks one of the kernel's clocks where
 // time.Now asks two; its wall clock does not follow when that is set.
-func Now() time.Time { return base.Add(time.Duration(Mono())) }
+func Now() time.Time { return TimeAt(Mono()) }
+
+// TimeAt is a moment that Mono has given as a time, as Now gives it.
+func TimeAt(mono int64) time.Time { return base.Add(time.Duration(mono)) }
 
 // At is a time as Mono gives it. It may be negative.
 func At(t time.Time) int64 { return int64(t.Sub(base)) }

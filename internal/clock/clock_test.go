@@ -41,6 +41,13 @@ func TestUnusedClockSleepsAndIsRightWhenAskedAgain(t *testing.T) {
 	within(t, "the clock woke again", func() bool { return coarse.Load() != 0 })
 }
 
+func TestTimesOfMonoAreThoseOfNow(t *testing.T) {
+	before, mono, after := time.Now(), Mono(), time.Now()
+	if got := TimeAt(mono); got.Before(before) || got.After(after) || At(got) != mono {
+		t.Errorf("TimeAt gives %v, not between %v and %v; At gives %d for %d", got, before, after, At(got), mono)
+	}
+}
+
 func TestWallClockForms(t *testing.T) {
 	within(t, "all forms agree within a second", func() bool {
 		now := time.Now()
