@@ -66,8 +66,8 @@ type Call struct {
 	mu        sync.Mutex
 	using     bool // between Ready or Do and End
 	cancelled bool
-	waiting   bool               // the head of a response has not begun
-	answered  bool               // the head of the final response is there
+	waiting   bool               // the head of a response has not begun; see phase
+	answered  bool               // the head of the final response is there; see phase
 	conn      *conn              // while the call has one
 	upload    *upload            // while there is one
 	abortDial context.CancelFunc // while dialling
@@ -298,11 +298,19 @@ func (c *Call) read(p []byte) (int, error) {
 	n, err := c.conn.Read(p)
 	if n > 0 && c.waiting {
 		c.began = true
-		c.mu.Lock()
-		c.waiting = false
-		c.mu.Unlock()
+		c.phase(false, false)
 	}
 	return n, err
+}
+
+// phase notes how far the response has come. Nobody else looks at that without
+// an upload.
+func (c *Call) phase(waiting, answered bool) {
+	if c.upload != nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+	}
+	c.waiting, c.answered = waiting, answered
 }
 
 // rearm is arm, unless the deadline is set already.
@@ -425,16 +433,14 @@ func (c *Call) End() {
 	if !c.using { // written by this goroutine only
 		return
 	}
-	c.finish(false)
-	c.mu.Lock()
-	c.using = false
-	c.mu.Unlock()
+	c.finish(false, false)
 	c.ready = false
 	c.reply.release()
 }
 
-// finish parts from the connection: to the idle ones if it can be reused.
-func (c *Call) finish(reusable bool) {
+// finish parts from the connection: to the idle ones if it can be reused. The
+// call remains in use, or not.
+func (c *Call) finish(reusable, using bool) {
 	var panicked any
 	if u := c.upload; u != nil {
 		complete := u.stop(reusable)
@@ -446,7 +452,7 @@ func (c *Call) finish(reusable bool) {
 	}
 	c.mu.Lock()
 	cn := c.conn
-	c.conn = nil
+	c.conn, c.using = nil, using || panicked != nil // then End comes again
 	reusable = reusable && !c.cancelled && !c.spoiled
 	c.mu.Unlock()
 	if cn != nil {

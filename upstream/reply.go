@@ -116,7 +116,7 @@ func (c *Call) receive(e *Endpoint) Outcome {
 					c.Interim.Interim(c.Response.Status, &c.Response.Header)
 				}
 				c.Response.Reset()
-				c.expect(p.w == p.r)
+				c.phase(p.w == p.r, false) // another head has begun, or not
 				continue
 			}
 		}
@@ -139,13 +139,6 @@ func (c *Call) receive(e *Endpoint) Outcome {
 			return c.failed(err)
 		}
 	}
-}
-
-// expect notes, after an interim response, whether another head has begun.
-func (c *Call) expect(waiting bool) {
-	c.mu.Lock()
-	c.waiting = waiting
-	c.mu.Unlock()
 }
 
 // mayEnd reports whether a blank line, of whatever kind, ends in b at or after
@@ -186,9 +179,7 @@ func (c *Call) refuse(f wire.Fault) Outcome {
 // begin starts with the body. A small one is read to its end.
 func (c *Call) begin() {
 	p := &c.reply
-	c.mu.Lock()
-	c.answered, c.waiting = true, false
-	c.mu.Unlock()
+	c.phase(false, true)
 	p.from, p.grow = p.r, p.w == len(p.buf)
 	p.left = c.Response.Length
 	small, err := p.left >= 0 && p.left <= maxWhole, error(nil)
@@ -260,7 +251,7 @@ func (c *Call) Next() ([]byte, error) {
 		if p.r == p.w {
 			if err := c.refill(); err != nil {
 				if c.Response.Length == wire.LengthUntilClose && err == io.EOF {
-					c.finish(false)
+					c.finish(false, true)
 					p.err = io.EOF
 				} else {
 					c.stop(c.bodyError(err))
@@ -397,13 +388,13 @@ func (c *Call) decodeChunks() {
 // again if the response allows it and nothing was received beyond its end.
 func (c *Call) complete() {
 	c.reply.err = io.EOF
-	c.finish(!c.Response.Close && c.reply.r == c.reply.w)
+	c.finish(!c.Response.Close && c.reply.r == c.reply.w, true)
 }
 
 // stop ends the body early.
 func (c *Call) stop(err error) {
 	c.reply.err = err
-	c.finish(false)
+	c.finish(false, true)
 }
 
 // bodyError translates an error of the connection within a body.
