@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"gateway/exchange"
+	"gateway/internal/ascii"
 	"gateway/wire"
 )
 
@@ -166,14 +167,10 @@ func appendNode(dst []byte, a netip.Addr) []byte {
 	return append(dst, `]"`...)
 }
 
-// appendQuoted appends a token as it is and everything else as a quoted
+// appendQuoted appends a token as it is and everything else, "" included, as a quoted
 // string (RFC 9110 section 5.6.4).
 func appendQuoted(dst, value []byte) []byte {
-	plain := true
-	for _, c := range value {
-		plain = plain && tokenByte(c)
-	}
-	if plain {
+	if ascii.IsToken(value) {
 		return append(dst, value...)
 	}
 	dst = append(dst, '"')

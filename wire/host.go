@@ -18,39 +18,42 @@ const maxHostname = 254
 // and escapes too; no name in use has them, and they serve only to confuse the
 // next parser: here it has unreserved characters alone.
 func (r *Request) authority(text []byte) ([]byte, Fault) {
-	if bytes.IndexByte(text, '@') >= 0 {
-		return nil, Userinfo
-	}
-	end := 0 // of the host
-	fold := false
+	end := 0     // of the host
+	var all byte // what it has
 	if len(text) > 0 && text[0] == '[' {
 		end = bytes.IndexByte(text, ']') + 1
 		if end < 4 || !isIPv6(text[1:end-1]) {
-			return nil, BadHost
+			return nil, badHost(text)
 		}
 		for _, c := range text[:end] {
-			fold = fold || ascii.Lower[c] != c
+			all |= hostClass[c]
 		}
 	} else {
-		for end < len(text) && unreserved[text[end]] {
-			fold = fold || ascii.Lower[text[end]] != text[end]
+		// An empty label has no dot but at its end: behind another dot, or at
+		// the beginning.
+		last, empty := byte(hostDot), byte(0)
+		for end < len(text) && hostClass[text[end]] != 0 {
+			class := hostClass[text[end]]
+			empty |= class & last & hostDot
+			all |= class
+			last = class
 			end++
+		}
+		if empty != 0 {
+			return nil, badHost(text)
 		}
 	}
 	if end == 0 || end > maxHostname {
-		return nil, BadHost
+		return nil, badHost(text)
 	}
 	host, port := text[:end:end], text[end:]
 	if !isPort(port) {
-		return nil, BadHost
+		return nil, badHost(text)
 	}
 	if host[end-1] == '.' {
 		host = host[:end-1]
 	}
-	if text[0] != '[' && emptyLabel(host) {
-		return nil, BadHost
-	}
-	if !fold && len(host) == end {
+	if all&hostUpper == 0 && len(host) == end {
 		return text, NoFault
 	}
 	at := len(r.norm)
@@ -60,6 +63,35 @@ func (r *Request) authority(text []byte) ([]byte, Fault) {
 	r.norm = append(r.norm, port...)
 	return r.norm[at:len(r.norm):len(r.norm)], NoFault
 }
+
+// badHost says what is wrong with an authority.
+func badHost(text []byte) Fault {
+	if bytes.IndexByte(text, '@') >= 0 {
+		return Userinfo
+	}
+	return BadHost
+}
+
+// What a byte of a host name is: hostClass has 0 for those that none contains.
+const (
+	hostPlain = 1 << iota
+	hostDot
+	hostUpper
+)
+
+var hostClass = func() (class [256]byte) {
+	for c := range 256 {
+		switch {
+		case ascii.Lower[c] != byte(c):
+			class[c] = hostUpper
+		case c == '.':
+			class[c] = hostDot
+		case unreserved[c]:
+			class[c] = hostPlain
+		}
+	}
+	return class
+}()
 
 func isIPv6(text []byte) bool {
 	for _, c := range text {
@@ -88,18 +120,6 @@ func isPort(s []byte) bool {
 		n = n*10 + int(c-'0')
 	}
 	return n <= 65535
-}
-
-// emptyLabel reports whether a name has an empty label, or is empty.
-func emptyLabel(name []byte) bool {
-	last := byte('.')
-	for _, c := range name {
-		if c == '.' && last == '.' {
-			return true
-		}
-		last = c
-	}
-	return last == '.'
 }
 
 // Hostname is Host without its port, IPv6 brackets kept.
