@@ -13,7 +13,7 @@ import (
 // What an untrusted peer sent in their place is removed. Call it once, after
 // Before and after the hop-by-hop fields were removed.
 //
-// It allocates nothing unless a list from a trusted peer exceeds 512 bytes.
+// x.Head is memory for the lists; they allocate nothing once it has grown.
 func (d *Identity) Forward(x *exchange.Exchange) {
 	if d == nil {
 		return
@@ -45,8 +45,7 @@ func forwardedFor(x *exchange.Exchange, h *wire.Header) {
 	if !peer.IsValid() && h.Has(wire.XForwardedFor) {
 		return // a Unix socket has no address to append
 	}
-	var scratch [512]byte
-	list := scratch[:0]
+	list := x.Head[:0]
 	if x.Trusted {
 		list = appendLines(list, h, wire.XForwardedFor)
 	}
@@ -60,6 +59,7 @@ func forwardedFor(x *exchange.Exchange, h *wire.Header) {
 	if len(list) > 0 {
 		h.AddID(wire.XForwardedFor, list)
 	}
+	x.Head = list[:0]
 }
 
 // appendLines appends the values of all fields with this id, as one list.
@@ -124,8 +124,7 @@ func portOf(host []byte) []byte {
 // named the client in X-Forwarded-For alone, an element for the client comes
 // before it, so that both fields tell the same client.
 func forwarded(x *exchange.Exchange, h *wire.Header) {
-	var scratch [512]byte
-	list := scratch[:0]
+	list := x.Head[:0]
 	if x.Trusted {
 		list = appendLines(list, h, wire.Forwarded)
 	}
@@ -150,6 +149,7 @@ func forwarded(x *exchange.Exchange, h *wire.Header) {
 	}
 	h.Del(wire.Forwarded)
 	h.AddID(wire.Forwarded, list)
+	x.Head = list[:0]
 }
 
 // appendNode appends for=, with IPv6 in brackets and quotes (RFC 7239 section
@@ -201,8 +201,7 @@ func (d *Identity) trace(x *exchange.Exchange, h *wire.Header) {
 			flags |= sampled
 		}
 	}
-	var scratch [64]byte
-	parent := append(scratch[:0], "00-"...)
+	parent := append(x.Head[:0], "00-"...)
 	parent = append(parent, x.TraceID...)
 	parent = append(parent, '-')
 	if x.Trace != nil {
@@ -214,6 +213,7 @@ func (d *Identity) trace(x *exchange.Exchange, h *wire.Header) {
 	parent = append(parent, '0'+flags)
 	h.Del(wire.Traceparent)
 	h.AddID(wire.Traceparent, parent)
+	x.Head = parent[:0]
 }
 
 // The flags of a traceparent that are defined; others are not passed on.
