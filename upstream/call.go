@@ -487,6 +487,10 @@ func (c *Call) Cancel() {
 
 // Reset ends the call if need be and forgets everything but its buffers' capacity.
 func (c *Call) Reset() {
+	if c.Head == nil && !c.using { // nothing but its time may have been set
+		c.Deadline = time.Time{}
+		return
+	}
 	c.End()
 	c.Method, c.Head, c.Body, c.Upload, c.Length = 0, nil, nil, nil, 0
 	c.Upgrade, c.Fresh, c.Interim = false, false, nil

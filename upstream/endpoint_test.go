@@ -421,3 +421,16 @@ func TestConnectionIsIdleSinceTheLastRead(t *testing.T) {
 		}
 	}
 }
+
+func TestResetOfACallThatWasNotUsed(t *testing.T) {
+	c := Call{Deadline: time.Now()}
+	c.Reset()
+	if !c.Deadline.IsZero() {
+		t.Error("the deadline is left")
+	}
+	c.Ready()
+	c.Reset()
+	if c.using {
+		t.Error("the call is in use")
+	}
+}

@@ -137,6 +137,9 @@ type Lookup struct {
 
 // Release gives up the entry and keeps the memory.
 func (l *Lookup) Release() {
+	if l.policy == nil {
+		return // nothing was asked
+	}
 	l.Entry.Release()
 	l.Part.Release()
 	spare := l.spare

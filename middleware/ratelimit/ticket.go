@@ -5,8 +5,8 @@ package ratelimit
 type Ticket struct {
 	Refused string // name of the policy that refused, "" when none did
 
-	takes [MaxPolicies]Taken
 	n     int
+	takes [MaxPolicies]Taken
 }
 
 // Taken is what was taken of one policy.
