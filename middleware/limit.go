@@ -40,8 +40,9 @@ type Claim func(x *exchange.Exchange, name string) []byte
 type limitPolicy struct {
 	*ratelimit.Limiter
 	exempt   addresses
-	page     []byte // of refusals; nil for one that names the policy
-	pageType string
+	page     []byte      // of refusals; nil for one that names the policy
+	pageType string      // of the page
+	fields   wire.Header // that all refusals have
 }
 
 // NewLimit builds the stage of a route, nil without policies. claim may be nil:
@@ -80,7 +81,23 @@ func NewLimit(route string, limiters []*ratelimit.Limiter, claim Claim) (*Limit,
 			l.policies = limiter.AppendPolicy(separate(l.policies))
 		}
 	}
+	for _, p := range slices.Concat(l.address, l.identity, l.miss) {
+		l.prepare(p)
+	}
 	return l, nil
+}
+
+// prepare makes the fields that all refusals of a policy have.
+func (l *Limit) prepare(p *limitPolicy) {
+	if p.page != nil {
+		p.fields.AddIDString(wire.ContentType, p.pageType)
+	} else {
+		p.fields.AddIDString(wire.ContentType, bodyTypes[p.Options.Body])
+	}
+	p.fields.AddIDString(wire.CacheControl, "no-store")
+	if p.Options.Headers == "draft" {
+		p.fields.Add("RateLimit-Policy", l.policies)
+	}
 }
 
 // read loads the body of refusals.
@@ -310,17 +327,17 @@ func (l *Limit) refuse(x *exchange.Exchange, t *ratelimit.Ticket, p *limitPolicy
 	t.Refused = p.Name
 	p.Count(ratelimit.Denied, &denied)
 
-	var buffer [512]byte
+	var buffer [20]byte
 	after := strconv.AppendInt(buffer[:0], p.RetryAfter(&denied), 10)
-	body, kind := p.page, p.pageType
+	body := p.page
 	if body == nil {
-		body, kind = x.Keep(p.compose(buffer[len(after):len(after)], after, x.ID)), bodyTypes[p.Options.Body]
+		x.Head = p.compose(x.Head[:0], after, x.ID) // no request is composed on this way
+		body = x.Head
 	}
 	h := x.Respond(429, body)
-	h.AddIDString(wire.ContentType, kind)
-	h.AddIDString(wire.CacheControl, "no-store")
+	h.AddAll(&p.fields)
 	h.AddID(wire.RetryAfter, after)
-	l.describe(h, p.Limiter, &denied)
+	describe(h, p.Limiter, &denied)
 	return false
 }
 
@@ -351,12 +368,11 @@ func (p *limitPolicy) compose(b, after, id []byte) []byte {
 	return append(b, "}\n"...)
 }
 
-// describe adds the fields about one policy, those that it wants.
-func (l *Limit) describe(h *wire.Header, limiter *ratelimit.Limiter, v *ratelimit.Verdict) {
+// describe adds what a decision left, in the fields that the policy wants.
+func describe(h *wire.Header, limiter *ratelimit.Limiter, v *ratelimit.Verdict) {
 	switch limiter.Options.Headers {
 	case "draft":
 		var buffer [128]byte
-		h.Add("RateLimit-Policy", l.policies)
 		h.Add("RateLimit", limiter.AppendState(buffer[:0], v))
 	case "x-ratelimit":
 		legacy(h, limiter, v)

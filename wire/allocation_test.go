@@ -34,6 +34,8 @@ func TestNothingIsAllocated(t *testing.T) {
 	var q Request
 	var p Response
 	var c Chunked
+	var common Header
+	common.AddIDString(CacheControl, "no-store")
 	out := make([]byte, 0, 4096)
 	parse := func(head []byte) func() {
 		return func() {
@@ -65,6 +67,8 @@ func TestNothingIsAllocated(t *testing.T) {
 		p.DelHopByHop()
 		p.SetString("X-Server", "gateway")
 		p.AddString("Via", "1.1 gateway")
+		p.AddIDString(Via, "1.1 gateway")
+		p.AddAll(&common)
 		p.DelName([]byte("X-Server"))
 		out = AppendStatusLine(out[:0], p.Status)
 		out = p.AppendTo(out)

@@ -198,6 +198,22 @@ func (h *Header) add(id FieldID, name string, value []byte) {
 	h.known |= 1 << id
 }
 
+// AddAll is Add for all fields of o, another Header that has none but added ones,
+// all of them live. Fields that many messages have are checked and composed once.
+func (h *Header) AddAll(o *Header) {
+	at := uint32(len(h.added))
+	h.added = append(h.added, o.added...)
+	for _, f := range o.fields {
+		if f.flags != fieldAdded {
+			panic("BUG: AddAll of a field that was received or deleted")
+		}
+		f.nameAt += at
+		f.valueAt += at
+		h.fields = append(h.fields, f)
+	}
+	h.known |= o.known
+}
+
 // breaksLine reports whether a value has CR, LF or NUL.
 func breaksLine(value []byte) bool {
 	for _, c := range value[visibleLen(value):] { // most often there is nothing left

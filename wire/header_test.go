@@ -237,6 +237,41 @@ func TestAddPanicsOnWhatWouldSplitTheMessage(t *testing.T) {
 	new(Header).Del(Unknown)
 }
 
+func TestAddByIDAndAddAll(t *testing.T) {
+	var common Header
+	common.AddIDString(CacheControl, "no-store")
+	common.AddString("X-Policy", "a;q=1")
+	h := parseHeader(t, "Via: 1.0 a\r\n")
+	h.AddIDString(Traceparent, "00-1")
+	h.AddAll(&common)
+	h.AddID(Via, []byte("1.1 b"))
+	want := "Via: 1.0 a\r\ntraceparent: 00-1\r\nCache-Control: no-store\r\nX-Policy: a;q=1\r\nVia: 1.1 b\r\n"
+	if got := string(h.AppendTo(nil)); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for name, value := range map[string]string{"via": "1.0 a", "cache-control": "no-store", "x-policy": "a;q=1"} {
+		if got := string(h.Find(name)); got != value {
+			t.Errorf("%s is %q, want %q", name, got, value)
+		}
+	}
+	h.Del(CacheControl)
+	if got := string(common.AppendTo(nil)); got != "Cache-Control: no-store\r\nX-Policy: a;q=1\r\n" {
+		t.Errorf("the common fields have become %q", got)
+	}
+	f := func(what string, do func()) {
+		defer func() {
+			if recover() == nil {
+				t.Error(what + " did not panic")
+			}
+		}()
+		do()
+	}
+	f("AddID(Unknown)", func() { h.AddIDString(Unknown, "a") })
+	f("AddID of a value with a line end", func() { h.AddIDString(Via, "a long enough value\r\nX: y") })
+	f("AddAll of received fields", func() { new(Header).AddAll(parseHeader(t, "A: b\r\n")) })
+	f("AddAll of deleted fields", func() { new(Header).AddAll(h) })
+}
+
 func TestDelHopByHop(t *testing.T) {
 	f := func(name, raw, want string) {
 		t.Helper()
