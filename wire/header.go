@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"encoding/binary"
 	"math"
 
 	"gateway/internal/ascii"
@@ -216,12 +217,23 @@ func (h *Header) AddAll(o *Header) {
 
 // breaksLine reports whether a value has CR, LF or NUL.
 func breaksLine(value []byte) bool {
-	for _, c := range value[visibleLen(value):] { // most often there is nothing left
+	i := 0
+	for len(value)-i >= 8 && !anyBelow(binary.LittleEndian.Uint64(value[i:]), '\r'+1) {
+		i += 8
+	}
+	for _, c := range value[i:] {
 		if c == '\r' || c == '\n' || c == 0 {
 			return true
 		}
 	}
 	return false
+}
+
+// anyBelow reports whether one of eight bytes is less than n ≤ 0x80: the classic
+// test, in which a borrow can raise a false mark only above a true one.
+func anyBelow(x, n uint64) bool {
+	const ones, highs = 0x0101010101010101, 0x8080808080808080
+	return (x-n*ones)&^x&highs != 0
 }
 
 // AddString is Add for a string value.

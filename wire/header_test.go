@@ -237,6 +237,22 @@ func TestAddPanicsOnWhatWouldSplitTheMessage(t *testing.T) {
 	new(Header).Del(Unknown)
 }
 
+func TestWhatBreaksALineIsFoundEverywhere(t *testing.T) {
+	for _, around := range []byte{'a', ' ', '\t', 0x0e, 0x80, 0xff} {
+		for size := 1; size <= 24; size++ {
+			for at := range size {
+				for c := range 256 {
+					s := []byte(strings.Repeat(string([]byte{around}), size))
+					s[at] = byte(c)
+					if got, want := breaksLine(s), c == '\r' || c == '\n' || c == 0; got != want {
+						t.Fatalf("breaksLine(%q) = %v", s, got)
+					}
+				}
+			}
+		}
+	}
+}
+
 func TestAddByIDAndAddAll(t *testing.T) {
 	var common Header
 	common.AddIDString(CacheControl, "no-store")
