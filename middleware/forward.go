@@ -19,9 +19,12 @@ func (d *Identity) Forward(x *exchange.Exchange) {
 		return
 	}
 	h := &x.Request.Header
+	peer := plain(x.Peer.Addr())
+	var scratch [64]byte
+	text := peer.AppendTo(scratch[:0])
 	// Forwarded reads the fields that the others rewrite.
-	forwarded(x, h)
-	forwardedFor(x, h)
+	forwarded(x, h, peer, text)
+	forwardedFor(x, h, peer, text)
 	forwardedOrigin(x, h)
 
 	// RFC 9110 section 7.6.3: the version is the one that was received.
@@ -40,8 +43,7 @@ func (d *Identity) Forward(x *exchange.Exchange) {
 
 // forwardedFor appends the peer to what it forwards, in one line, because many
 // origins look at one line only; an untrusted peer's list is dropped.
-func forwardedFor(x *exchange.Exchange, h *wire.Header) {
-	peer := plain(x.Peer.Addr())
+func forwardedFor(x *exchange.Exchange, h *wire.Header, peer netip.Addr, text []byte) {
 	if !peer.IsValid() && h.Has(wire.XForwardedFor) {
 		return // a Unix socket has no address to append
 	}
@@ -54,7 +56,7 @@ func forwardedFor(x *exchange.Exchange, h *wire.Header) {
 		if len(list) > 0 {
 			list = append(list, ", "...)
 		}
-		list = peer.AppendTo(list)
+		list = append(list, text...)
 	}
 	if len(list) > 0 {
 		h.AddID(wire.XForwardedFor, list)
@@ -123,21 +125,21 @@ func portOf(host []byte) []byte {
 // forwarded appends this hop to Forwarded (RFC 7239). When a trusted peer
 // named the client in X-Forwarded-For alone, an element for the client comes
 // before it, so that both fields tell the same client.
-func forwarded(x *exchange.Exchange, h *wire.Header) {
+func forwarded(x *exchange.Exchange, h *wire.Header, peer netip.Addr, text []byte) {
 	list := x.Head[:0]
 	if x.Trusted {
 		list = appendLines(list, h, wire.Forwarded)
 	}
-	peer := plain(x.Peer.Addr())
 	if len(list) == 0 && x.Addr != peer {
-		list = appendNode(list, x.Addr)
+		var scratch [64]byte
+		list = appendNode(list, x.Addr, x.Addr.AppendTo(scratch[:0]))
 		list = append(list, ";proto="...)
 		list = append(list, x.Scheme...)
 	}
 	if len(list) > 0 {
 		list = append(list, ", "...)
 	}
-	list = appendNode(list, peer)
+	list = appendNode(list, peer, text)
 	if len(x.Request.Host) > 0 {
 		list = append(list, ";host="...)
 		list = appendQuoted(list, x.Request.Host)
@@ -153,17 +155,17 @@ func forwarded(x *exchange.Exchange, h *wire.Header) {
 }
 
 // appendNode appends for=, with IPv6 in brackets and quotes (RFC 7239 section
-// 6) and "unknown" for no address.
-func appendNode(dst []byte, a netip.Addr) []byte {
+// 6) and "unknown" for no address. text is the address as text.
+func appendNode(dst []byte, a netip.Addr, text []byte) []byte {
 	dst = append(dst, "for="...)
 	switch {
 	case !a.IsValid():
 		return append(dst, "unknown"...)
 	case a.Is4():
-		return a.AppendTo(dst)
+		return append(dst, text...)
 	}
 	dst = append(dst, `"[`...)
-	dst = a.AppendTo(dst)
+	dst = append(dst, text...)
 	return append(dst, `]"`...)
 }
 

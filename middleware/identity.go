@@ -63,10 +63,9 @@ func (d *Identity) Before(x *exchange.Exchange) {
 			x.ID = nil
 		}
 	}
-	if x.ID == nil {
-		var id [32]byte
-		appendHex(appendHex(id[:0], rand.Uint64()), rand.Uint64())
-		x.ID = x.Keep(id[:])
+	named := x.ID != nil
+	if !named {
+		x.ID = newID(x)
 	}
 	if readable {
 		if parent := only(h, wire.Traceparent); validParent(parent) {
@@ -75,10 +74,19 @@ func (d *Identity) Before(x *exchange.Exchange) {
 			return
 		}
 	}
+	// A trace that begins with a request that nobody has named has its id, so
+	// that one of them finds both.
+	if x.TraceID = x.ID; named {
+		x.TraceID = newID(x)
+	}
+	x.Trace = d.tracer.Begin(x.TraceID, nil, false, false)
+}
+
+// newID is a random id of 32 hexadecimal digits, as requests and traces have it.
+func newID(x *exchange.Exchange) []byte {
 	var id [32]byte
 	appendHex(appendHex(id[:0], randomNonZero()), rand.Uint64())
-	x.TraceID = x.Keep(id[:])
-	x.Trace = d.tracer.Begin(x.TraceID, nil, false, false)
+	return x.Keep(id[:])
 }
 
 // walk follows X-Forwarded-For from the trusted peer towards the client, over

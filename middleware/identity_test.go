@@ -156,6 +156,24 @@ func TestARefusedHeadIsNotLookedInto(t *testing.T) {
 	}
 }
 
+// A request that nobody has named and its trace are found by one id; a name that
+// came from a trusted proxy is no trace's, and neither is a trace's a request's.
+func TestNewRequestsHaveTheIDOfTheirTrace(t *testing.T) {
+	d := NewIdentity(prefixes(t, "10.0.0.0/8"), nil)
+	f := func(same bool, fields ...string) {
+		t.Helper()
+		x := ask(t, "10.0.0.1", "GET a /", fields...)
+		d.Before(x)
+		if !validID(x.ID) || len(x.TraceID) != 32 || (string(x.ID) == string(x.TraceID)) != same {
+			t.Errorf("id %q, trace %q", x.ID, x.TraceID)
+		}
+	}
+	f(true)
+	f(false, "X-Request-Id: a")
+	f(false, "Traceparent: "+parent)
+	f(false, "X-Request-Id: a", "Traceparent: "+parent)
+}
+
 func FuzzForwardedFor(f *testing.F) {
 	f.Add("1.2.3.4, 10.0.0.1")
 	f.Add(`"[::1]:80",,unknown`)

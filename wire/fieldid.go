@@ -168,6 +168,14 @@ var spellings = [fieldIDCount]string{
 	XRequestID:                  "X-Request-Id",
 }
 
+// beginnings are the lines of fields up to their values.
+var beginnings = func() (b [fieldIDCount]string) {
+	for id, name := range spellings {
+		b[id] = name + ": "
+	}
+	return b
+}()
+
 const longestName = 30
 
 // foldedName is a name in lower case, and for each of its bytes the bit in

@@ -166,7 +166,8 @@ func (h *Header) Add(name string, value []byte) {
 	if id == Unknown && (!ascii.IsToken(name) || len(name) > math.MaxUint16) {
 		panic("BUG: field name " + name + " is not a token")
 	}
-	h.add(id, name, value)
+	line := append(h.added, name...)
+	h.add(id, append(line, ": "...), value)
 }
 
 // AddID is Add for a field that has an id, in its usual spelling. The name costs
@@ -175,22 +176,21 @@ func (h *Header) AddID(id FieldID, value []byte) {
 	if id == Unknown {
 		panic("BUG: AddID of an unknown field")
 	}
-	h.add(id, spellings[id], value)
+	h.add(id, append(h.added, beginnings[id]...), value)
 }
 
-func (h *Header) add(id FieldID, name string, value []byte) {
+// add ends a line that begins behind those that were added, with a name, a colon
+// and a space.
+func (h *Header) add(id FieldID, line, value []byte) {
+	at, valueAt := len(h.added), len(line)
 	if breaksLine(value) {
-		panic("BUG: value of field " + name + " would break its line")
+		panic("BUG: value of field " + string(line[at:valueAt-2]) + " would break its line")
 	}
-	at := len(h.added)
-	line := append(h.added, name...)
-	line = append(line, ": "...)
-	valueAt := len(line)
 	line = append(line, value...)
 	h.added = append(line, "\r\n"...)
 	h.fields = append(h.fields, field{
 		nameAt:   uint32(at),
-		nameLen:  uint16(len(name)),
+		nameLen:  uint16(valueAt - 2 - at),
 		valueAt:  uint32(valueAt),
 		valueLen: uint32(len(value)),
 		id:       id,
@@ -218,7 +218,7 @@ func (h *Header) AddAll(o *Header) {
 // breaksLine reports whether a value has CR, LF or NUL.
 func breaksLine(value []byte) bool {
 	i := 0
-	for len(value)-i >= 8 && !anyBelow(binary.LittleEndian.Uint64(value[i:]), '\r'+1) {
+	for len(value)-i >= 8 && bytesBelow(binary.LittleEndian.Uint64(value[i:]), '\r'+1) == 0 {
 		i += 8
 	}
 	for _, c := range value[i:] {
@@ -227,13 +227,6 @@ func breaksLine(value []byte) bool {
 		}
 	}
 	return false
-}
-
-// anyBelow reports whether one of eight bytes is less than n ≤ 0x80: the classic
-// test, in which a borrow can raise a false mark only above a true one.
-func anyBelow(x, n uint64) bool {
-	const ones, highs = 0x0101010101010101, 0x8080808080808080
-	return (x-n*ones)&^x&highs != 0
 }
 
 // AddString is Add for a string value.

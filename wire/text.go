@@ -11,21 +11,27 @@ import (
 // view is s as bytes that nobody may write to.
 func view(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
+// Eight bytes at a time.
+const (
+	ones  = 0x0101010101010101
+	highs = 0x8080808080808080
+)
+
+// bytesBelow marks bytes of x that are less than n ≤ 0x80 in their highest bits:
+// the classic test, in which a borrow can raise a false mark only above a true
+// one. So the lowest mark is right, and that there is one.
+func bytesBelow(x, n uint64) uint64 { return (x - n*ones) &^ x & highs }
+
+// zeroBytes marks bytes of x that are 0, as bytesBelow does.
+func zeroBytes(x uint64) uint64 { return bytesBelow(x, 1) }
+
 // visibleLen is the length of the part of s before its first control byte
 // (below 0x20, or 0x7f); bytes from 0x80 on are text.
 func visibleLen(s []byte) int {
-	const (
-		ones  = 0x0101010101010101
-		highs = 0x8080808080808080
-	)
 	i := 0
 	for ; len(s)-i >= 8; i += 8 {
-		// The classic tests for "a byte less than n" and "a zero byte", eight
-		// at a time. Borrows can raise false marks only above a true one, and
-		// the lowest mark is the one that counts.
 		x := binary.LittleEndian.Uint64(s[i:])
-		del := x ^ 0x7f*ones
-		if marks := ((x-0x20*ones)&^x | (del-ones)&^del) & highs; marks != 0 {
+		if marks := bytesBelow(x, 0x20) | zeroBytes(x^0x7f*ones); marks != 0 {
 			return i + bits.TrailingZeros64(marks)>>3
 		}
 	}
