@@ -85,6 +85,11 @@ func (r *region) close() error {
 // leastFill is the least number of bytes for which fill is worth its call.
 const leastFill = 2 * pageSize
 
+// shortFill is the most that is filled without telling the scheduler, in bytes:
+// some tens of microseconds. When it is told of a call after a rest it wakes a
+// thread that watches calls, which costs about as much.
+const shortFill = 64 << 10
+
 // maxPieces bounds the pieces of a body that fill takes.
 const maxPieces = 7
 
@@ -112,6 +117,11 @@ func fill(to, head []byte, body [][]byte) bool {
 		add(piece)
 	}
 	at := [...]unix.RemoteIovec{{Base: uintptr(unsafe.Pointer(&to[0])), Len: len(to)}}
-	written, err := unix.ProcessVMWritev(process, from[:n], at[:], 0)
-	return err == nil && written == len(to)
+	if len(to) > shortFill {
+		written, err := unix.ProcessVMWritev(process, from[:n], at[:], 0)
+		return err == nil && written == len(to)
+	}
+	written, _, errno := syscall.RawSyscall6(unix.SYS_PROCESS_VM_WRITEV, uintptr(process),
+		uintptr(unsafe.Pointer(&from)), uintptr(n), uintptr(unsafe.Pointer(&at)), uintptr(len(at)), 0)
+	return errno == 0 && int(written) == len(to)
 }
