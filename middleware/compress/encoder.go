@@ -196,7 +196,7 @@ func (e *Engine) Encode(s Space, c Coding, level, steps int, body []byte) *Buffe
 		panic("BUG: body too large to be coded in one go")
 	}
 	begun := clock.Mono()
-	known, name, keep := e.memo.find(s, c, speed(c, level), body)
+	known, digest, keep := e.memo.find(s, c, speed(c, level), body)
 	if known != nil {
 		b := e.recall(c, known, len(body))
 		e.nanoseconds[c].Add(uint64(clock.Mono() - begun))
@@ -210,7 +210,7 @@ func (e *Engine) Encode(s Space, c Coding, level, steps int, body []byte) *Buffe
 	b := e.coded(c, enc.all(body), len(body), speed(c, lowered) < speed(c, level))
 	enc.release()
 	if keep {
-		e.memo.keep(name, b.Bytes())
+		e.memo.keep(digest, b.Bytes())
 	}
 	e.nanoseconds[c].Add(uint64(clock.Mono() - begun))
 	return b

@@ -43,7 +43,7 @@ type memo struct {
 	seed maphash.Seed
 
 	glances [memoSights]atomic.Uint32 // of bodies seen once or more
-	seen    [memoSights]atomic.Uint32 // parts of the names of bodies seen twice or more
+	seen    [memoSights]atomic.Uint32 // parts of the digests of bodies seen twice or more
 	forms   [memoSlots]atomic.Pointer[form]
 	bytes   atomic.Int64 // cost of all forms
 
@@ -53,15 +53,15 @@ type memo struct {
 
 // form is a coded body. Only used changes.
 type form struct {
-	name  name
+	of    digest
 	coded []byte // empty when it would not be smaller than the body
 	used  atomic.Bool
 }
 
 func (f *form) cost() int64 { return int64(len(f.coded)) + formCost }
 
-// name stands for a body, the space that it is of, and how it is coded.
-type name [16]byte
+// digest stands for a body, the space that it is of, and how it is coded.
+type digest [16]byte
 
 // Space is a set of bodies that may share coded forms, those of a route. With
 // one for all, who can choose the bodies of one route could find out, by how
@@ -107,46 +107,46 @@ func (m *memo) size() int64 {
 }
 
 // find looks for the coded form of a body. Without one, keep says that what
-// becomes of the body is worth keeping by this name. Allocates nothing.
-func (m *memo) find(s Space, c Coding, level int, body []byte) (f *form, n name, keep bool) {
+// becomes of the body is worth keeping by this digest. Allocates nothing.
+func (m *memo) find(s Space, c Coding, level int, body []byte) (f *form, d digest, keep bool) {
 	if m == nil || s == NoSpace {
-		return nil, n, false
+		return nil, d, false
 	}
 	glance := m.glance(body)
 	if at := &m.glances[glance%memoSights]; at.Load() != uint32(glance>>32) {
 		at.Store(uint32(glance >> 32))
-		return nil, n, false
+		return nil, d, false
 	}
-	n = m.name(s, c, level, body)
+	d = m.digest(s, c, level, body)
 	for i := range memoWays {
-		if f := m.way(&n, i).Load(); f != nil && f.name == n {
+		if f := m.way(&d, i).Load(); f != nil && f.of == d {
 			if !f.used.Load() {
 				f.used.Store(true)
 			}
-			return f, n, false
+			return f, d, false
 		}
 	}
-	at, sight := &m.seen[binary.LittleEndian.Uint32(n[4:])%memoSights], binary.LittleEndian.Uint32(n[8:])
+	at, sight := &m.seen[binary.LittleEndian.Uint32(d[4:])%memoSights], binary.LittleEndian.Uint32(d[8:])
 	if at.Load() != sight {
 		at.Store(sight)
-		return nil, n, false
+		return nil, d, false
 	}
-	return nil, n, true
+	return nil, d, true
 }
 
 // keep keeps the coded form of a body, nothing when it is not smaller. The bytes
 // are copied.
-func (m *memo) keep(n name, coded []byte) {
-	f := &form{name: n, coded: append([]byte(nil), coded...)}
+func (m *memo) keep(d digest, coded []byte) {
+	f := &form{of: d, coded: append([]byte(nil), coded...)}
 	m.keeping.Lock()
 	defer m.keeping.Unlock()
-	victim := m.way(&n, 0)
+	victim := m.way(&d, 0)
 	for i := range memoWays {
-		way := m.way(&n, i)
+		way := m.way(&d, i)
 		switch old := way.Load(); {
 		case old == nil:
 			victim = way
-		case old.name == n:
+		case old.of == d:
 			return // somebody was faster
 		case victim.Load() != nil && !old.used.Swap(false):
 			victim = way
@@ -172,8 +172,8 @@ func (m *memo) put(at *atomic.Pointer[form], f *form) {
 }
 
 // way is one of the slots in which a form may be.
-func (m *memo) way(n *name, i int) *atomic.Pointer[form] {
-	set := binary.LittleEndian.Uint32(n[:]) % (memoSlots / memoWays)
+func (m *memo) way(d *digest, i int) *atomic.Pointer[form] {
+	set := binary.LittleEndian.Uint32(d[:]) % (memoSlots / memoWays)
 	return &m.forms[int(set)*memoWays+i]
 }
 
@@ -198,21 +198,21 @@ func (m *memo) glance(body []byte) uint64 {
 	return maphash.Bytes(m.seed, seen)
 }
 
-// macs are what the name of a body is computed in.
+// macs are what the digest of a body is computed in.
 var macs = sync.Pool{New: func() any { return new(mac) }}
 
 type mac struct {
 	nonce [12]byte
-	sum   name
+	sum   digest
 }
 
-// name computes the name of a body.
-func (m *memo) name(s Space, c Coding, level int, body []byte) name {
+// digest computes the digest of a body.
+func (m *memo) digest(s Space, c Coding, level int, body []byte) digest {
 	h := macs.Get().(*mac)
 	binary.LittleEndian.PutUint64(h.nonce[:], uint64(s))
 	h.nonce[8], h.nonce[9] = byte(c), byte(level)
 	m.mac.Seal(h.sum[:0], h.nonce[:], nil, body)
-	n := h.sum
+	d := h.sum
 	macs.Put(h)
-	return n
+	return d
 }

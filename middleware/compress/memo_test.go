@@ -127,14 +127,14 @@ func TestMemoIsBounded(t *testing.T) {
 		t.Skip("no memo on this processor")
 	}
 	body := userList(200 << 10)
-	keep := func(n name, size int) { m.keep(n, body[:size]) }
-	random := func() (n name) {
-		rand.Read(n[:])
-		return n
+	keep := func(d digest, size int) { m.keep(d, body[:size]) }
+	random := func() (d digest) {
+		rand.Read(d[:])
+		return d
 	}
-	there := func(n name) *form {
+	there := func(d digest) *form {
 		for i := range memoWays {
-			if f := m.way(&n, i).Load(); f != nil && f.name == n {
+			if f := m.way(&d, i).Load(); f != nil && f.of == d {
 				return f
 			}
 		}
