@@ -299,14 +299,16 @@ func TestFreshMemoryHoldsWhatIsStored(t *testing.T) {
 			}
 		}
 	}
-	var to [leastFill]byte
-	head := bytes.Repeat([]byte("x"), leastFill)
+	var to, head [1]byte
 	from, at := unix.Iovec{Base: &head[0], Len: 1}, unix.RemoteIovec{Base: uintptr(unsafe.Pointer(&to[0])), Len: 1}
 	if _, err := unix.ProcessVMWritev(process, []unix.Iovec{from}, []unix.RemoteIovec{at}, 0); err == unix.EPERM || err == unix.ENOSYS {
 		t.Skip("process_vm_writev is forbidden here")
 	}
-	if !fill(to[:], head, nil) || !bytes.Equal(to[:], head) {
-		t.Error("the system copied nothing")
+	for _, size := range []int{leastFill, shortFill, shortFill + 1} {
+		to, head := make([]byte, size), bytes.Repeat([]byte("x"), size)
+		if !fill(to, head, nil) || !bytes.Equal(to, head) {
+			t.Errorf("the system copied nothing of %d bytes", size)
+		}
 	}
 }
 
