@@ -57,6 +57,8 @@ var runtimeTable = map[string]runtimeFamily{
 	"process_pressure_memory_waiting_seconds_total": {"", counter, "Time in which some task of the control group waited for memory."},
 	"process_pressure_memory_stalled_seconds_total": {"", counter, "Time in which all tasks of the control group waited for memory."},
 
+	"process_cgroup_cpu_throttled_seconds_total": {"", counter, "Time in which the control group was kept from running, its share of CPU being used up."},
+
 	"go_info":                {"", gauge, "Always 1; the label tells the version of Go."},
 	"go_goroutines":          {"", gauge, "Goroutines that exist."},
 	"go_threads":             {"", gauge, "Operating system threads created."},
