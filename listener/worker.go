@@ -3,6 +3,7 @@ package listener
 import (
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,7 +21,9 @@ import (
 // and with its memory still in the processor's cache. One that takes a
 // connection and leaves others behind summons another worker first: if it has
 // to wait for something, that one goes on with the queue; if not, it has most
-// often emptied the queue by the time the other one comes.
+// often emptied the queue by the time the other one comes. Answers that are
+// unsent count like connections in the queue: nobody works while some are, and
+// no other worker is about to come.
 type workers struct {
 	front    *Front
 	mu       sync.Mutex
@@ -28,7 +31,27 @@ type workers struct {
 	first    int
 	idle     []*worker // a stack: the one used last is on top, its memory still in a cache
 	summoned bool      // a worker has been woken for the queue, and has not come yet
+
+	unsent  [maxUnsent]unsent // answers that wait for others; unsent[:waiting]
+	waiting int
 }
+
+// unsent is a small answer that is whole, and not written yet: those of
+// connections that have spoken at the same time are made one after the other and
+// then written one after the other, so that each part of the work, the kernel's
+// too, finds its code in the processor's cache. An answer waits until the queue
+// is empty, or for maxUnsent others, or about unsentTime. Should the worker have
+// to wait for something meanwhile, the one that was summoned writes it.
+type unsent struct {
+	to     *sleeper // the connection, which belongs to whoever has taken this
+	answer *buffer
+	began  int64 // when its request came
+}
+
+const (
+	maxUnsent  = 16
+	unsentTime = int64(100 * time.Microsecond)
+)
 
 // worker serves one request after the other, of whatever connection has one.
 type worker struct {
@@ -37,6 +60,7 @@ type worker struct {
 	since int64     // when it became idle
 	conn  *Conn     // of the last connection, nil when that has kept it
 	mem   *buffer   // what is read into
+	done  unsent    // of the last connection; nothing when it was written
 }
 
 // workerRest is how long a worker without work is kept.
@@ -57,10 +81,10 @@ func (p *workers) dispatch(s *sleeper) {
 	w.call()
 }
 
-// summon chooses a worker to be called for the queue, once mu, which is held, is
-// free; nil when none is needed.
+// summon chooses a worker to be called for the queue and what is unsent, once mu,
+// which is held, is free; nil when none is needed.
 func (p *workers) summon() *worker {
-	if p.summoned || p.first == len(p.queue) {
+	if p.summoned || p.first == len(p.queue) && p.waiting == 0 {
 		return nil
 	}
 	p.summoned = true
@@ -85,13 +109,28 @@ func (w *worker) call() {
 	}
 }
 
-// next is a connection that has something to say. When there is none, the
-// worker is idle, and not to be used until it is woken. came says that it has
-// come because it was summoned.
+// next is a connection that has something to say. When there is none, all answers
+// have been written and the worker is idle, and not to be used until it is woken.
+// came says that it has come because it was summoned.
 func (p *workers) next(w *worker, came bool) *sleeper {
 	p.mu.Lock()
 	if came {
 		p.summoned = false
+	}
+	late := false
+	if w.done.to != nil {
+		p.unsent[p.waiting] = w.done
+		p.waiting++
+		late = w.done.began-p.unsent[0].began > unsentTime
+		w.done = unsent{}
+	}
+	for p.waiting > 0 && (late || p.waiting == maxUnsent || p.first == len(p.queue)) {
+		batch := p.unsent
+		n := p.waiting
+		p.unsent, p.waiting, late = [maxUnsent]unsent{}, 0, false
+		p.mu.Unlock()
+		p.front.send(batch[:n])
+		p.mu.Lock()
 	}
 	if p.first == len(p.queue) {
 		w.since = clock.Coarse()
@@ -176,19 +215,20 @@ func (w *worker) serve(s *sleeper) (ok bool) {
 			return true
 		}
 		w.mem.b = b[:n]
-		if !w.requests(s) {
+		emptied := n < len(b) // the socket: else the buffer had been filled
+		if !w.requests(s, emptied) {
 			return true
 		}
-		// A read that did not fill the buffer has emptied the socket.
-		if n < len(b) && s.sleep() {
+		if emptied && s.sleep() {
 			return true
 		}
 	}
 }
 
-// requests serves the requests in the buffer. After false the connection has
-// ended, or goes its own way.
-func (w *worker) requests(s *sleeper) bool {
+// requests serves the requests in the buffer; last says that nothing is known to
+// follow them. After false the connection has ended, goes its own way, or waits
+// with its answer in done.
+func (w *worker) requests(s *sleeper, last bool) bool {
 	c := w.conn
 	if c == nil {
 		c = newConn(w.front, w.front.settings.Load())
@@ -198,20 +238,83 @@ func (w *worker) requests(s *sleeper) bool {
 		c.rouse(s)
 	}
 	c.rest, c.restMem = w.mem.b, w.mem
-	c.arrived = clock.Mono()
+	began := clock.Mono()
+	c.arrived = began
 	for len(c.rest) > 0 {
 		if !c.plain(false) {
 			w.part(c)
 			return false
 		}
 		s.used = true
+		c.answer.waits = last && len(c.rest) == 0
 		c.serve(exchange.Done)
+		c.answer.waits = false
+		answer := c.answer.unsent
+		c.answer.unsent = nil
 		if c.last || c.sleeper == nil {
+			c.sendNow(answer)
 			w.part(c)
+			return false
+		}
+		if answer != nil {
+			w.done = unsent{s, answer, began}
 			return false
 		}
 	}
 	return true
+}
+
+// sendNow writes an answer that was to wait, if there is one; the connection has
+// turned out not to go on as it was.
+func (c *Conn) sendNow(answer *buffer) {
+	if answer == nil {
+		return
+	}
+	if !c.answer.failed {
+		if _, err := c.steady.Write(answer.b); err != nil {
+			c.Abort()
+		}
+	}
+	answer.release()
+}
+
+// send writes answers that have waited, and gives their connections up until
+// bytes come.
+func (f *Front) send(batch []unsent) {
+	for i := range batch {
+		s, answer := batch[i].to, batch[i].answer
+		n, errno := nonblock.Write(s.fd(), answer.b)
+		for errno == unix.EINTR {
+			n, errno = nonblock.Write(s.fd(), answer.b)
+		}
+		switch {
+		case n == len(answer.b):
+			answer.release()
+			if !s.sleep() {
+				f.workers.dispatch(s)
+			}
+		case errno == 0 || errno == unix.EAGAIN:
+			go f.complete(s, answer, n)
+		default:
+			answer.release()
+			s.end()
+		}
+	}
+}
+
+// complete writes an answer of which the kernel took no more than n bytes, and
+// serves the connection, an ordinary one from now on, to its end.
+func (f *Front) complete(s *sleeper, answer *buffer, n int) {
+	c := newConn(f, f.settings.Load())
+	c.rouse(s)
+	if c.promote() == nil {
+		c.steady.began = n > 0
+		if _, err := c.steady.Write(answer.b[n:]); err != nil {
+			c.Abort()
+		}
+	}
+	answer.release()
+	c.carryOn()
 }
 
 // part ends the connection, or makes it an ordinary one and serves it to its
