@@ -102,12 +102,21 @@ func held(t *testing.T) (o *origin.Origin, asked, released chan struct{}) {
 // What a disabled server works on ends well; then no connection to it is left.
 // A drained one keeps its connections.
 func TestDisabledServerKeepsNoConnections(t *testing.T) {
-	o, asked, released := held(t)
+	asked := make(chan struct{}, 3)
+	released := map[string]chan struct{}{"/1": make(chan struct{}), "/2": make(chan struct{}), "/3": make(chan struct{})}
+	o := origin.Start(t, func(c *origin.Conn) {
+		for {
+			q := c.Read()
+			asked <- struct{}{}
+			c.Wait(released[q.Target])
+			c.Write(origin.OK(q.Target))
+		}
+	})
 	r := begin(t, app(o.Address, refusing(t))+"eject = false\nhealth = false\n")
-	ask := func() *client {
+	ask := func(path string) *client {
 		t.Helper()
 		c := r.dial()
-		c.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+		c.send("GET " + path + " HTTP/1.1\r\nHost: test\r\n\r\n")
 		within(t, "the origin is asked", asked)
 		return c
 	}
@@ -123,15 +132,15 @@ func TestDisabledServerKeepsNoConnections(t *testing.T) {
 		r.counts(float64(want), "gateway_upstream_connections", o.Address, `state="idle"`)
 		r.counts(0, "gateway_upstream_connections", o.Address, `state="active"`)
 	}
-	answer := func(c *client) {
+	answer := func(c *client, path string) {
 		t.Helper()
-		released <- struct{}{}
-		if a := c.receive("GET"); a.body != "/" {
+		close(released[path])
+		if a := c.receive("GET"); a.body != path {
 			t.Errorf("%d %q", a.StatusCode, a.body)
 		}
 	}
-	first, second := ask(), ask()
-	answer(first)
+	first, second := ask("/1"), ask("/2")
+	answer(first, "/1")
 	order(upstream.Drained)
 	r.get("/").refused(t, 502, "connect_failed") // the other server
 	r.until("one connection is idle", func() bool {
@@ -140,10 +149,10 @@ func TestDisabledServerKeepsNoConnections(t *testing.T) {
 	order(upstream.Disabled)
 	r.get("/").refused(t, 502, "connect_failed")
 	r.until("the idle connection is closed", func() bool { return o.Open() == 1 })
-	answer(second)
+	answer(second, "/2")
 	kept("no connection is left", 0)
 	order(upstream.Enabled)
-	answer(ask())
+	answer(ask("/3"), "/3")
 	kept("a connection is kept", 1)
 }
 

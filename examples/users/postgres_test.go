@@ -348,7 +348,8 @@ func TestReadsGoOnWhenPostgresIsRestarted(t *testing.T) {
 		})
 	}
 	for range 3 {
-		poll(t, "round of requests", func() bool { return sent.Swap(0) > 20 })
+		sent.Store(0)
+		poll(t, "round of requests", func() bool { return sent.Load() > 20 })
 		failing.Store(true)
 		pg.Kill()
 		poll(t, "503 of /health", func() bool { return r.get("/health").status == 503 })
