@@ -21,7 +21,7 @@ type answer struct {
 	close   bool // the client wants the connection closed
 	framing framing
 	left    int64       // bytes still owed to the announced length
-	waits   bool        // may be unsent for a moment, if it is whole at once and small
+	mayWait bool        // for others, unsent, if it is whole at once and small
 	unsent  *buffer     // a whole answer that is still to be written; nil for none
 	pieces  net.Buffers // of a writev
 	vector  [3][]byte   // memory of pieces
@@ -96,7 +96,7 @@ func (c *Conn) Begin(x *exchange.Exchange, body []byte, whole bool) error {
 	}
 	a.left = length
 	c.decide()
-	a.waits = a.waits && whole && !c.last && status >= 200 && c.body.left.Load() == 0
+	a.mayWait = a.mayWait && whole && !c.last && status >= 200 && c.body.left.Load() == 0
 
 	m := acquireBuffer()
 	m.b = c.appendHead(m.b, x, length)
@@ -271,7 +271,7 @@ func (c *Conn) writeBody(m *buffer, p []byte) error {
 	}
 	if len(p) <= copied {
 		m.b = append(append(m.b, p...), after...)
-		if a.waits {
+		if a.mayWait {
 			a.unsent = m
 			return nil
 		}

@@ -86,8 +86,8 @@ func TestMoreAnswersThanMayWaitAreAllWritten(t *testing.T) {
 	within(t, "all sleep", func() bool { return f.asleep() == len(clients) })
 	f.workers.mu.Lock()
 	defer f.workers.mu.Unlock()
-	if f.workers.waiting != 0 {
-		t.Errorf("%d answers wait", f.workers.waiting)
+	if n := len(f.workers.unsent); n != 0 {
+		t.Errorf("%d answers wait", n)
 	}
 }
 

@@ -22,8 +22,8 @@ import (
 // connection and leaves others behind summons another worker first: if it has
 // to wait for something, that one goes on with the queue; if not, it has most
 // often emptied the queue by the time the other one comes. Answers that are
-// unsent count like connections in the queue: nobody works while some are, and
-// no other worker is about to come.
+// unsent count like connections in the queue: whoever takes a connection while
+// there are some has another worker come.
 type workers struct {
 	front    *Front
 	mu       sync.Mutex
@@ -31,9 +31,7 @@ type workers struct {
 	first    int
 	idle     []*worker // a stack: the one used last is on top, its memory still in a cache
 	summoned bool      // a worker has been woken for the queue, and has not come yet
-
-	unsent  [maxUnsent]unsent // answers that wait for others; unsent[:waiting]
-	waiting int
+	unsent   []unsent  // answers that wait for others, at most maxUnsent
 }
 
 // unsent is a small answer that is whole, and not written yet: those of
@@ -61,6 +59,7 @@ type worker struct {
 	conn  *Conn     // of the last connection, nil when that has kept it
 	mem   *buffer   // what is read into
 	done  unsent    // of the last connection; nothing when it was written
+	batch []unsent  // memory of workers.unsent, with which it is exchanged
 }
 
 // workerRest is how long a worker without work is kept.
@@ -84,7 +83,7 @@ func (p *workers) dispatch(s *sleeper) {
 // summon chooses a worker to be called for the queue and what is unsent, once mu,
 // which is held, is free; nil when none is needed.
 func (p *workers) summon() *worker {
-	if p.summoned || p.first == len(p.queue) && p.waiting == 0 {
+	if p.summoned || p.first == len(p.queue) && len(p.unsent) == 0 {
 		return nil
 	}
 	p.summoned = true
@@ -94,7 +93,7 @@ func (p *workers) summon() *worker {
 		p.idle = p.idle[:top]
 		return w
 	}
-	return &worker{front: p.front}
+	return &worker{front: p.front, batch: make([]unsent, 0, maxUnsent)}
 }
 
 // call sends a worker that was chosen to the queue.
@@ -119,17 +118,16 @@ func (p *workers) next(w *worker, came bool) *sleeper {
 	}
 	late := false
 	if w.done.to != nil {
-		p.unsent[p.waiting] = w.done
-		p.waiting++
+		p.unsent = append(p.unsent, w.done)
 		late = w.done.began-p.unsent[0].began > unsentTime
 		w.done = unsent{}
 	}
-	for p.waiting > 0 && (late || p.waiting == maxUnsent || p.first == len(p.queue)) {
-		batch := p.unsent
-		n := p.waiting
-		p.unsent, p.waiting, late = [maxUnsent]unsent{}, 0, false
+	for len(p.unsent) > 0 && (late || len(p.unsent) >= maxUnsent || p.first == len(p.queue)) {
+		w.batch, p.unsent = p.unsent, w.batch
 		p.mu.Unlock()
-		p.front.send(batch[:n])
+		p.front.send(w.batch)
+		clear(w.batch)
+		w.batch, late = w.batch[:0], false
 		p.mu.Lock()
 	}
 	if p.first == len(p.queue) {
@@ -225,10 +223,10 @@ func (w *worker) serve(s *sleeper) (ok bool) {
 	}
 }
 
-// requests serves the requests in the buffer; last says that nothing is known to
-// follow them. After false the connection has ended, goes its own way, or waits
+// requests serves the requests in the buffer; emptied says that the socket held
+// no more than these. After false the connection has ended, goes its own way, or waits
 // with its answer in done.
-func (w *worker) requests(s *sleeper, last bool) bool {
+func (w *worker) requests(s *sleeper, emptied bool) bool {
 	c := w.conn
 	if c == nil {
 		c = newConn(w.front, w.front.settings.Load())
@@ -246,9 +244,9 @@ func (w *worker) requests(s *sleeper, last bool) bool {
 			return false
 		}
 		s.used = true
-		c.answer.waits = last && len(c.rest) == 0
+		c.answer.mayWait = emptied && len(c.rest) == 0
 		c.serve(exchange.Done)
-		c.answer.waits = false
+		c.answer.mayWait = false
 		answer := c.answer.unsent
 		c.answer.unsent = nil
 		if c.last || c.sleeper == nil {
@@ -307,11 +305,13 @@ func (f *Front) send(batch []unsent) {
 func (f *Front) complete(s *sleeper, answer *buffer, n int) {
 	c := newConn(f, f.settings.Load())
 	c.rouse(s)
-	if c.promote() == nil {
+	err := c.promote()
+	if err == nil {
 		c.steady.began = n > 0
-		if _, err := c.steady.Write(answer.b[n:]); err != nil {
-			c.Abort()
-		}
+		_, err = c.steady.Write(answer.b[n:])
+	}
+	if err != nil {
+		c.Abort()
 	}
 	answer.release()
 	c.carryOn()
