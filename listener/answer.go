@@ -96,7 +96,8 @@ func (c *Conn) Begin(x *exchange.Exchange, body []byte, whole bool) error {
 	}
 	a.left = length
 	c.decide()
-	a.mayWait = a.mayWait && whole && !c.last && status >= 200 && c.body.left.Load() == 0
+	// Whose request was forwarded has waited already, and may have left.
+	a.mayWait = a.mayWait && whole && !c.last && status >= 200 && x.Attempts == 0 && c.body.left.Load() == 0
 
 	m := acquireBuffer()
 	m.b = c.appendHead(m.b, x, length)
