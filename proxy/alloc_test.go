@@ -76,9 +76,9 @@ func (s *steady) once() {
 }
 
 // allocatesNothing fails the test if so many requests allocate more than a
-// thousandth of an object each. What happens once a second whatever is asked
-// (dates are written anew) counts too: when others keep the machine busy, it
-// takes a quiet moment to stay below. What each request allocates never does.
+// thousandth of an object each, and more than what happens once a second whatever
+// is asked. When others keep the machine busy it takes a quiet moment to stay
+// below; what each request allocates never does.
 func (s *steady) allocatesNothing(what string) {
 	s.client.t.Helper()
 	const runs, tries = 10_000, 5
@@ -87,8 +87,11 @@ func (s *steady) allocatesNothing(what string) {
 		for range 1000 {
 			s.once()
 		}
+		began := time.Now()
 		n, _ := mallocs.Count(runs, s.once)
-		if n <= runs/1000 {
+		// Two clocks, the gateway's and that of any fasthttp server's Date,
+		// allocate three objects a second between them.
+		if n <= runs/1000+3*uint64(1+time.Since(began)/time.Second) {
 			return
 		}
 		counts = append(counts, n)
