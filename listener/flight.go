@@ -134,7 +134,7 @@ func (f *Front) sweep() {
 		now := clock.Mono()
 		old := now - int64(sweepInterval)
 		f.expire(now)
-		f.workers.trim(now - workerRest)
+		f.trim(now - workerRest)
 		for i := range f.flights.shards {
 			suspects, fds = f.flights.shards[i].sweep(old, suspects[:0], fds[:0])
 		}

@@ -43,7 +43,6 @@ type Front struct {
 	announced atomic.Bool // answers say Connection: close
 	census    census
 	flights   flights
-	workers   workers
 	loops     []*loop       // empty when the kernel has refused one
 	nextLoop  atomic.Uint32 // counts connections, to spread them over the loops
 
@@ -70,13 +69,12 @@ func New(h exchange.Handler, log *slog.Logger) *Front {
 	f := &Front{handler: h, log: log, closed: make(chan struct{})}
 	f.census.conns = make(map[*Conn]struct{})
 	f.census.clients = make(map[clientKey]int)
-	f.workers.front = f
 	sets, err := poller.Sets()
 	if err != nil {
 		log.Warn("connections cannot sleep without a goroutine each", "error", err)
 	}
 	for _, set := range sets {
-		f.loops = append(f.loops, &loop{front: f, set: set})
+		f.loops = append(f.loops, &loop{front: f, set: set, workers: workers{front: f}})
 	}
 	go f.sweep()
 	return f
@@ -176,7 +174,14 @@ func (f *Front) Close() {
 		l.close()
 	}
 	f.cut() // what has entered since the last time
-	f.workers.trim(1<<63 - 1)
+	f.trim(1<<63 - 1)
+}
+
+// trim ends the workers that had nothing to do since before the given time.
+func (f *Front) trim(before int64) {
+	for _, l := range f.loops {
+		l.workers.trim(before)
+	}
 }
 
 // retireIdle ends connections that have been waiting for a request since before

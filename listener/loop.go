@@ -14,14 +14,15 @@ import (
 
 // loop is a front's part of a set, in which connections wait for a request: such
 // a connection holds no goroutine and no buffer. A loop only finds out who has
-// something to say; workers do the rest.
+// something to say; its workers do the rest.
 //
 // A connection enters the set once, and leaves it when it is closed or becomes an
 // ordinary one (Conn.promote). What happens to it while a worker has it is
 // remembered in its state.
 type loop struct {
-	front *Front
-	set   *poller.Set
+	front   *Front
+	set     *poller.Set
+	workers workers
 
 	mu     sync.Mutex
 	closed bool
@@ -55,7 +56,7 @@ func (s *sleeper) fd() int { return int(s.place.FD) }
 // Tell gives a connection that has something to say to a worker.
 func (s *sleeper) Tell(e poller.Events) {
 	if s.call(e&poller.Ended != 0) {
-		s.loop.front.workers.dispatch(s)
+		s.loop.workers.dispatch(s)
 	}
 }
 
@@ -100,7 +101,7 @@ func (l *loop) expired(unused, used int64, list []*sleeper) []*sleeper {
 		if s.since.Load() <= limit {
 			list = append(list, s)
 		} else if !s.state.CompareAndSwap(awake, 0) {
-			l.front.workers.dispatch(s) // it was called meanwhile
+			l.workers.dispatch(s) // it was called meanwhile
 		}
 	})
 	return list
@@ -111,7 +112,7 @@ func (l *loop) expired(unused, used int64, list []*sleeper) []*sleeper {
 func (l *loop) retire(unused, used int64) {
 	for _, s := range l.expired(unused, used, nil) {
 		if peek(s.fd()) {
-			l.front.workers.dispatch(s)
+			l.workers.dispatch(s)
 		} else {
 			s.end()
 		}

@@ -138,17 +138,20 @@ func TestPlainFrontFollowsAReload(t *testing.T) {
 func TestWorkersGoWhenThereIsNothingToDo(t *testing.T) {
 	f, s := start(t, plain(), echo)
 	dial(t, s).get("/")
-	count := func() int {
-		f.workers.mu.Lock()
-		defer f.workers.mu.Unlock()
-		return len(f.workers.idle)
+	count := func() (n int) {
+		for _, l := range f.loops {
+			l.workers.mu.Lock()
+			n += len(l.workers.idle)
+			l.workers.mu.Unlock()
+		}
+		return n
 	}
 	within(t, "the worker rests", func() bool { return count() == 1 })
-	f.workers.trim(0)
+	f.trim(0)
 	if count() != 1 {
 		t.Error("a worker went that had just worked")
 	}
-	f.workers.trim(1<<63 - 1)
+	f.trim(1<<63 - 1)
 	if count() != 0 {
 		t.Error("a worker stays")
 	}

@@ -15,10 +15,14 @@ import (
 // together has requests that are sent meanwhile come to the queue together, as
 // far as one who only holds its lock can.
 func (f *Front) together(send func()) {
-	f.workers.mu.Lock()
+	for _, l := range f.loops {
+		l.workers.mu.Lock()
+	}
 	send()
 	time.Sleep(time.Millisecond)
-	f.workers.mu.Unlock()
+	for _, l := range f.loops {
+		l.workers.mu.Unlock()
+	}
 }
 
 const aGet = "GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -84,10 +88,12 @@ func TestMoreAnswersThanMayWaitAreAllWritten(t *testing.T) {
 		}
 	}
 	within(t, "all sleep", func() bool { return f.asleep() == len(clients) })
-	f.workers.mu.Lock()
-	defer f.workers.mu.Unlock()
-	if n := len(f.workers.unsent); n != 0 {
-		t.Errorf("%d answers wait", n)
+	for _, l := range f.loops {
+		l.workers.mu.Lock()
+		if n := len(l.workers.unsent); n != 0 {
+			t.Errorf("%d answers wait", n)
+		}
+		l.workers.mu.Unlock()
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 	"gateway/wire"
 )
 
-// workers are the goroutines that serve requests of connections that loops
-// watch: as many as there are requests that wait for something, one that works,
+// workers are the goroutines that serve requests of connections that a loop
+// watches: as many as there are requests that wait for something, one that works,
 // and some that wait for more.
 //
 // A worker takes one connection after the other from the queue, without a pause
@@ -53,13 +53,13 @@ const (
 
 // worker serves one request after the other, of whatever connection has one.
 type worker struct {
-	front *Front
-	wake  chan bool // there is something in the queue; false ends the worker
-	since int64     // when it became idle
-	conn  *Conn     // of the last connection, nil when that has kept it
-	mem   *buffer   // what is read into
-	done  unsent    // of the last connection; nothing when it was written
-	batch []unsent  // memory of workers.unsent, with which it is exchanged
+	workers *workers  // to whom it belongs
+	wake    chan bool // there is something in the queue; false ends the worker
+	since   int64     // when it became idle
+	conn    *Conn     // of the last connection, nil when that has kept it
+	mem     *buffer   // what is read into
+	done    unsent    // of the last connection; nothing when it was written
+	batch   []unsent  // memory of workers.unsent, with which it is exchanged
 }
 
 // workerRest is how long a worker without work is kept.
@@ -93,7 +93,7 @@ func (p *workers) summon() *worker {
 		p.idle = p.idle[:top]
 		return w
 	}
-	return &worker{front: p.front, batch: make([]unsent, 0, maxUnsent)}
+	return &worker{workers: p, batch: make([]unsent, 0, maxUnsent)}
 }
 
 // call sends a worker that was chosen to the queue.
@@ -164,7 +164,7 @@ func (p *workers) trim(before int64) {
 // run is the worker's goroutine.
 func (w *worker) run() {
 	for came := true; ; {
-		s := w.front.workers.next(w, came)
+		s := w.workers.next(w, came)
 		if came = s == nil; came {
 			if !<-w.wake {
 				break
@@ -185,7 +185,7 @@ func (w *worker) serve(s *sleeper) (ok bool) {
 	defer func() {
 		// One connection's bug must not end the process.
 		if p := recover(); p != nil {
-			w.front.log.Error("panic in connection", "listener", s.socket.address.String(), "panic", p, "stack", string(debug.Stack()))
+			w.workers.front.log.Error("panic in connection", "listener", s.socket.address.String(), "panic", p, "stack", string(debug.Stack()))
 			w.lose(s)
 		}
 	}()
@@ -229,7 +229,8 @@ func (w *worker) serve(s *sleeper) (ok bool) {
 func (w *worker) requests(s *sleeper, emptied bool) bool {
 	c := w.conn
 	if c == nil {
-		c = newConn(w.front, w.front.settings.Load())
+		f := w.workers.front
+		c = newConn(f, f.settings.Load())
 		w.conn = c
 	}
 	if c.sleeper != s {
@@ -289,7 +290,7 @@ func (f *Front) send(batch []unsent) {
 		case n == len(answer.b):
 			answer.release()
 			if !s.sleep() {
-				f.workers.dispatch(s)
+				s.loop.workers.dispatch(s)
 			}
 		case errno == 0 || errno == unix.EAGAIN:
 			go f.complete(s, answer, n)
