@@ -2,6 +2,9 @@ package compress
 
 import (
 	"bytes"
+	"encoding/binary"
+	"hash/adler32"
+	"hash/crc32"
 	"io"
 	"sync"
 
@@ -11,6 +14,7 @@ import (
 	brotli "github.com/molecule-man/go-brrr"
 
 	"gateway/internal/clock"
+	"gateway/internal/deflate"
 )
 
 // MaxWhole is the largest body that is coded in one go, in bytes.
@@ -76,8 +80,9 @@ type writer interface {
 // for concurrent use.
 type Encoder struct {
 	w      writer
-	zstd   *zstd.Encoder  // w, when it is one
-	brotli *brotli.Writer // w, when it is one
+	zstd   *zstd.Encoder    // w, when it is one
+	brotli *brotli.Writer   // w, when it is one
+	fast   *deflate.Encoder // instead of w, for whole bodies at the lowest level
 	out    sink
 	head   []byte // what goes before the first piece that is coded
 	coding Coding
@@ -108,6 +113,7 @@ func (e *Engine) acquire(c Coding, level int, k kind, hint int64) *Encoder {
 	}
 	enc.out.bytes = enc.out.bytes[:0]
 	switch {
+	case enc.fast != nil: // begins anew each time
 	case enc.brotli != nil:
 		enc.brotli.ResetWithSizeHint(&enc.out, uint(hint))
 	case k != whole || enc.zstd == nil: // EncodeAll has a state of its own
@@ -116,9 +122,14 @@ func (e *Engine) acquire(c Coding, level int, k kind, hint int64) *Encoder {
 	return enc
 }
 
-// create makes the library's encoder. The levels were checked with the
+// create makes the encoder, a library's but for whole bodies at the lowest level
+// of gzip and deflate. The levels were checked with the
 // options, so that it can't fail.
 func (e *Encoder) create(level int, k kind) {
+	if k == whole && level == minLevel && (e.coding == Gzip || e.coding == Deflate) {
+		e.fast = new(deflate.Encoder)
+		return
+	}
 	var err error
 	switch e.coding {
 	case Gzip:
@@ -180,10 +191,32 @@ func (e *Encoder) all(body []byte) []byte {
 		e.out.bytes = e.zstd.EncodeAll(body, e.out.bytes)
 		return e.out.bytes
 	}
+	if e.fast != nil {
+		e.out.bytes = e.appendFast(e.out.bytes, body)
+		return e.out.bytes
+	}
 	_, err := e.w.Write(body)
 	must(err)
 	must(e.w.Close())
 	return e.out.bytes
+}
+
+// Heads of what is coded at the lowest level: gzip without a time and of an unknown
+// system (RFC 1952 section 2.3), zlib with a window of 32 KiB (RFC 1950 section 2.2).
+const (
+	gzipHead = "\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
+	zlibHead = "\x78\x01"
+)
+
+// appendFast codes a body with our own encoder.
+func (e *Encoder) appendFast(b, body []byte) []byte {
+	if e.coding == Deflate {
+		b = e.fast.Append(append(b, zlibHead...), body)
+		return binary.BigEndian.AppendUint32(b, adler32.Checksum(body))
+	}
+	b = e.fast.Append(append(b, gzipHead...), body)
+	b = binary.LittleEndian.AppendUint32(b, crc32.ChecksumIEEE(body))
+	return binary.LittleEndian.AppendUint32(b, uint32(len(body)))
 }
 
 // Encode codes a body of at most MaxWhole bytes in one go, at a level lowered

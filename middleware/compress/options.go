@@ -34,9 +34,9 @@ type Options struct {
 	// MiB for each response being compressed at the same time.
 	BrotliLevel int `toml:"br_level" default:"3" min:"1" max:"9"`
 
-	// Level of gzip and deflate, from fast to small. 3 takes a quarter more CPU
-	// than the default and saves 3 %, 6 almost twice as much and saves 7 %, 9
-	// twelve times as much and saves 15 %.
+	// Level of gzip and deflate, from fast to small. 3 takes almost twice as much
+	// CPU as the default and saves 3 %, 6 three times as much and saves 7 %, 9
+	// almost twenty times as much and saves 15 %.
 	GzipLevel int `toml:"gzip_level" default:"1" min:"1" max:"9"`
 
 	// Keep the coded forms of bodies that the origin sends again and again, up to
