@@ -16,8 +16,8 @@ import (
 
 // store keeps entries within a number of bytes. It is divided into shards, each
 // with a lock, memory and an index of its own; a lock is held for the time of
-// a lookup, or of throwing out one segment, and lookups on different processors
-// do not meet (see lanes).
+// a lookup, or of throwing out a few entries, but not while bytes are copied, and
+// lookups on different processors do not meet (see lanes).
 //
 // A shard's memory is cut into segments with entries of any size; an entry that
 // would take a large part of a segment gets one of its own. The slots of a
@@ -82,7 +82,7 @@ type segment struct {
 	index    uint32
 	single   bool              // made for one entry
 	main     bool              // in the main queue
-	retired  bool              // not in a queue: waits for its readers
+	retired  bool              // not in a queue: is being emptied, or waits for its readers
 	fresh    bool              // the system has no memory for most of it yet
 	pins     processor.Counter // of who needs its memory; raised with the shard locked, or a lane of it
 }
@@ -126,6 +126,7 @@ type shard struct {
 	budget     int64      // bytes for segments
 	used       int64      // bytes of segments, retired ones too
 	segment    int64      // usual size of a segment
+	moving     bool       // somebody makes room
 	stats      Stats
 	_          [64]byte
 }
@@ -137,13 +138,17 @@ type queue struct {
 	active *segment // is being filled, nil when there is none
 }
 
+// fits reports whether there is room for n bytes of an entry in the segment that is
+// being filled.
+func (q *queue) fits(n int64) bool { return q.active != nil && q.active.room() >= n }
+
 const (
 	maxShards      = 64
 	shardBytes     = 16 << 20 // a shard has at least this much, if there is more than one
 	usualSegment   = 256 << 10
 	leastSegment   = 16 << 10
 	bytesPerBucket = 512 // of the index, a chain for each so many bytes
-	slackSegments  = 3   // beyond the budget: spare ones, and one to save entries to
+	slackSegments  = 3   // beyond the budget: spare ones, and two that are begun while room is made
 )
 
 // newStore makes a store that uses at most limit bytes.
@@ -405,7 +410,7 @@ func (d *shard) remove(at, before uint64, cause EvictionCause) {
 	d.stats.Entries--
 	d.stats.Evictions[cause]++
 	g := d.segments[d.u32(at+slotSegment)]
-	if g.live--; g.live == 0 && g != d.window.active && g != d.main.active {
+	if g.live--; g.live == 0 && !g.retired && g != d.window.active && g != d.main.active {
 		d.drop(g)
 	}
 }
@@ -429,14 +434,18 @@ func (d *shard) before(at uint64) uint64 {
 }
 
 // reserve finds room for an entry of n bytes, and makes its slot; nil when there
-// is none.
+// is none. When room has to be made the shard is not locked all the time.
 func (d *shard) reserve(s *store, n int64, toMain bool, now int64) (at uint64, g *segment) {
 	q := &d.window
 	if toMain {
 		q = &d.main
 	}
 	size := padded(n)
-	if slotSize+size > d.segment/8 {
+	single := slotSize+size > d.segment/8
+	if !single && q.fits(size) {
+		return d.slot(q.active, n), q.active
+	}
+	if single {
 		whole := pages(slotSize + size)
 		if !d.room(s, whole, now) {
 			return 0, nil
@@ -445,22 +454,19 @@ func (d *shard) reserve(s *store, n int64, toMain bool, now int64) (at uint64, g
 			return 0, nil
 		}
 		g.single = true
-	} else {
-		if q.active == nil || q.active.room() < size {
-			q.active = nil
-			if !d.room(s, d.segment, now) {
-				return 0, nil
-			}
-			// Making room may have begun a segment in the main queue.
-			if q.active == nil || q.active.room() < size {
-				if q.active = d.begin(q, d.segment, toMain); q.active == nil {
-					return 0, nil
-				}
-			}
-		}
-		g = q.active
+		return d.slot(g, n), g
 	}
-	return d.slot(g, n), g
+	if !d.room(s, d.segment, now) {
+		return 0, nil
+	}
+	// Others may have begun a segment meanwhile, and making room may begin one in
+	// the main queue.
+	if !q.fits(size) {
+		if q.active = d.begin(q, d.segment, toMain); q.active == nil {
+			return 0, nil
+		}
+	}
+	return d.slot(q.active, n), q.active
 }
 
 // padded is how many bytes n bytes of an entry take.

@@ -11,7 +11,7 @@ func (s *store) each(f func(e Entry) fate) (changed int) {
 				d.unlock()
 				break
 			}
-			if g := d.segments[index]; g != nil && !g.retired && g.live > 0 {
+			if g := d.segments[index]; g != nil && g.live > 0 {
 				changed += d.eachIn(g, f)
 			}
 			d.unlock()
@@ -55,7 +55,7 @@ func (s *store) walk(f func(e Entry, dead int64) error) error {
 				break
 			}
 			g := d.segments[index]
-			if g == nil || g.retired || g.live == 0 {
+			if g == nil || g.live == 0 {
 				d.unlock()
 				continue
 			}
