@@ -245,3 +245,26 @@ func TestEntriesThatChangeWhileTheyMove(t *testing.T) {
 		d.unlock()
 	})
 }
+
+// An entry for which there is no room within the bounds does not move, and goes.
+func TestEntriesDoNotMoveBeyondTheBounds(t *testing.T) {
+	for _, over := range []int64{0, 1} {
+		s := openStore(t, 1<<20)
+		d := &s.shards[0]
+		head := block(nil, 1)
+		hash := s.hash((&Entry{blob: head}).key())
+		s.put(hash, head, [][]byte{[]byte("body")}, epoch+1, epoch)
+		d.lock()
+		at, _ := d.find(hash, (&Entry{blob: head}).key())
+		used := d.used
+		d.used = d.budget + d.segment + over // as when readers hold what was thrown out
+		var m move
+		if saved := d.save(at, &m); saved != (over == 0) {
+			t.Errorf("%d bytes beyond the bound: saved is %v", over, saved)
+		}
+		d.used += used - (d.budget + d.segment + over)
+		d.carry(s, &m)
+		d.unlock()
+		sound(t, d)
+	}
+}
