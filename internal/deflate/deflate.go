@@ -1,9 +1,6 @@
 package deflate
 
-import (
-	"encoding/binary"
-	"slices"
-)
+import "encoding/binary"
 
 // blockSize is how many bytes of a body have codes in common.
 const blockSize = 32 << 10
@@ -16,7 +13,7 @@ type Encoder struct {
 	literals  [blockSize + margin]byte
 	n, copied int // how many sequences, and literals
 
-	lengthCounts   [512]uint16 // of matches, by length less minMatch
+	lengthCounts   [512]uint16 // of matches, by length less minMatch; so many that no index is checked
 	distanceCounts [32]uint16
 	counts         [symbols]uint16 // of literals and symbols of lengths
 
@@ -58,7 +55,7 @@ func (e *Encoder) block(w *writer, src []byte, from int, end bool) {
 	e.header.make(e.lengths[:], e.distanceLengths[:])
 
 	dynamic := e.header.bits + e.cost(&e.lengths, &e.distanceLengths)
-	fixed := e.cost(&fixedLengths, &fixedDistances)
+	fixed := 3 + e.cost(&fixedLengths, &fixedDistances)
 	stored := 8 * (len(src) - from + 5)
 	last := uint64(0)
 	if end {
@@ -152,12 +149,12 @@ func init() {
 
 // header is how a block's codes are told (RFC 1951 section 3.2.7).
 type header struct {
-	literals, distances int // how many lengths of codes are told of each
-	of                  [symbols + distances]uint16
-	n                   int // how many symbols; the extra bits are above the low byte
-	lengths             [19]uint8
-	told                int // of lengths, in the format's order
-	bits                int // of the whole, with the block's first three
+	literals, distances int                         // how many lengths of codes are told of each
+	runs                [symbols + distances]uint16 // symbols, their extra bits above the low byte
+	n                   int                         // how many
+	lengths             [19]uint8                   // of the codes of these symbols
+	told                int                         // how many of those are told, in the format's order
+	bits                int                         // of the whole, with the block's first three
 }
 
 // headerOrder is the order in which the lengths of the header's own codes come.
@@ -182,7 +179,7 @@ func (h *header) make(lengths, distanceLengths []uint8) {
 	h.n = 0
 	var counts [19]uint16
 	add := func(symbol, extra int) {
-		h.of[h.n] = uint16(extra<<8 | symbol)
+		h.runs[h.n] = uint16(extra<<8 | symbol)
 		h.n++
 		counts[symbol]++
 	}
@@ -235,14 +232,11 @@ func (h *header) write(w *writer) {
 	for _, s := range headerOrder[:h.told] {
 		w.put(uint64(h.lengths[s]), 3)
 	}
-	var codes [19]code
+	var codes [19]codeword
 	canonical(codes[:], h.lengths[:])
-	for _, s := range h.of[:h.n] {
+	for _, s := range h.runs[:h.n] {
 		c := codes[s&0xff]
 		w.put(uint64(c>>8), uint64(c&0xff))
 		w.put(uint64(s>>8), uint64(headerExtra[s&0xff]))
 	}
 }
-
-// grow makes room for so many bytes, and for what is stored beyond them.
-func (w *writer) grow(n int) { w.out = slices.Grow(w.out, n+32) }

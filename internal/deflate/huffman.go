@@ -9,9 +9,9 @@ import (
 // four literals, or three and a length with its extra bits, before it stores them.
 const maxCode = 12
 
-// A code is what stands for a symbol, its first bit lowest, above the low byte,
+// A codeword stands for a symbol: its first bit is lowest, above the low byte,
 // which is its number of bits.
-type code uint32
+type codeword uint32
 
 // optimal sets the lengths of an optimal prefix code, 0 for symbols that do not
 // occur; codes that would be longer than limit bits are not, for a few bits more.
@@ -74,7 +74,7 @@ const maxDepth = 24
 // ascending lists the symbols that occur, count above symbol, and returns how
 // many they are.
 func ascending(order *[symbols]uint32, counts []uint16) int {
-	const large = 31 // counts from here on are few, and sorted afterwards
+	const large = 31 // counts from here on share a place, and are sorted there
 	var begin [large + 2]uint16
 	for _, c := range counts {
 		begin[min(c, large)+1]++
@@ -139,7 +139,7 @@ func depths(a []uint32) {
 }
 
 // canonical makes the codes of these lengths (RFC 1951 section 3.2.2).
-func canonical(codes []code, lengths []uint8) {
+func canonical(codes []codeword, lengths []uint8) {
 	var number, next [16]uint16
 	for _, l := range lengths {
 		number[l&15]++
@@ -151,7 +151,7 @@ func canonical(codes []code, lengths []uint8) {
 	for i, l := range lengths {
 		codes[i] = 0
 		if l > 0 {
-			codes[i] = code(bits.Reverse16(next[l&15])>>(16-l&15))<<8 | code(l)
+			codes[i] = codeword(bits.Reverse16(next[l&15])>>(16-l&15))<<8 | codeword(l)
 			next[l&15]++
 		}
 	}

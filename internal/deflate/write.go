@@ -2,24 +2,25 @@ package deflate
 
 import (
 	"encoding/binary"
+	"slices"
 	"unsafe"
 )
 
-// codes are those of a block, laid out for write. Lengths have their extra bits
-// in the code.
+// codes are those of a block, laid out for write, which gets along with few
+// instructions for each. Lengths have their extra bits in the codeword.
 type codes struct {
-	literals  spread
-	tails     [4][3]*spread // for the first, second and third of so many literals
-	lengths   [512]code     // by length less minMatch
+	literals  literalCodes
+	tails     [4][3]*literalCodes // for the first, second and third of so many literals
+	lengths   [512]codeword       // by length less minMatch
 	distances [32]distanceCode
-	end       code
+	end       codeword
 }
 
-// spread are the codes of literals and the bits of each.
-type spread struct{ code, bits [256]uint64 }
+// literalCodes are the codes of literals, and how many bits each has.
+type literalCodes struct{ code, bits [256]uint64 }
 
-// noBits stands for literals that are not there.
-var noBits spread
+// noLiterals are the codes of literals that are not there.
+var noLiterals literalCodes
 
 // distanceCode is a distance's code, its bits, and those that follow.
 type distanceCode struct{ code, bits, extra uint64 }
@@ -27,28 +28,28 @@ type distanceCode struct{ code, bits, extra uint64 }
 func (c *codes) make(lengths *[symbols]uint8, distanceLengths *[distances]uint8) {
 	for n := range c.tails {
 		for i := range c.tails[n] {
-			c.tails[n][i] = &noBits
+			c.tails[n][i] = &noLiterals
 			if i < n {
 				c.tails[n][i] = &c.literals
 			}
 		}
 	}
-	var all [symbols]code
+	var all [symbols]codeword
 	canonical(all[:], lengths[:])
-	for i, of := range all[:256] {
-		c.literals.code[i], c.literals.bits[i] = uint64(of>>8), uint64(of&0xff)
+	for i, word := range all[:256] {
+		c.literals.code[i], c.literals.bits[i] = uint64(word>>8), uint64(word&0xff)
 	}
 	c.end = all[endOfBlock]
-	for i, of := range all[firstLength : firstLength+lengthSymbols] {
-		for extra := range code(1) << lengthExtra[i] {
-			bits := of & 0xff
-			c.lengths[int(lengthBase[i])+int(extra)] = (of>>8|extra<<bits)<<8 | bits + code(lengthExtra[i])
+	for i, word := range all[firstLength : firstLength+lengthSymbols] {
+		for extra := range codeword(1) << lengthExtra[i] {
+			bits := word & 0xff
+			c.lengths[int(lengthBase[i])+int(extra)] = (word>>8|extra<<bits)<<8 | bits + codeword(lengthExtra[i])
 		}
 	}
-	var of [distances]code
-	canonical(of[:], distanceLengths[:])
-	for i, of := range of {
-		c.distances[i] = distanceCode{uint64(of >> 8), uint64(of & 0xff), uint64(distanceExtra[i])}
+	var far [distances]codeword
+	canonical(far[:], distanceLengths[:])
+	for i, word := range far {
+		c.distances[i] = distanceCode{uint64(word >> 8), uint64(word & 0xff), uint64(distanceExtra[i])}
 	}
 }
 
@@ -57,8 +58,11 @@ func (c *codes) make(lengths *[symbols]uint8, distanceLengths *[distances]uint8)
 type writer struct {
 	out     []byte
 	pending uint64
-	n       uint64
+	n       uint64 // of pending
 }
+
+// grow makes room for so many bytes, and for what is stored beyond them.
+func (w *writer) grow(n int) { w.out = slices.Grow(w.out, n+32) }
 
 // put writes up to 16 bits.
 func (w *writer) put(v, n uint64) {

@@ -123,8 +123,8 @@ func (e *Engine) acquire(c Coding, level int, k kind, hint int64) *Encoder {
 }
 
 // create makes the encoder, a library's but for whole bodies at the lowest level
-// of gzip and deflate. The levels were checked with the
-// options, so that it can't fail.
+// of gzip and deflate. The levels were checked with the options, so that it can't
+// fail.
 func (e *Encoder) create(level int, k kind) {
 	if k == whole && level == minLevel && (e.coding == Gzip || e.coding == Deflate) {
 		e.fast = new(deflate.Encoder)
